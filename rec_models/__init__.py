@@ -1,0 +1,48 @@
+"""Recommenders whose collaborative space can be aligned with a language space; runs without the other packages."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rec_models.bundle import Bundle, SemanticSource, write_bundle
+    from rec_models.comparison import PairedComparison, paired_comparison
+    from rec_models.errors import RecModelsError
+    from rec_models.interactions import InteractionMatrix
+    from rec_models.settings import ModelCard, catalogue, parse_config, parse_evaluation, parse_training
+
+# Resolved on first use: a bundle can be written and two models compared without importing torch.
+_HOMES = {
+    "Bundle": "bundle",
+    "InteractionMatrix": "interactions",
+    "ModelCard": "settings",
+    "PairedComparison": "comparison",
+    "RecModelsError": "errors",
+    "SemanticSource": "bundle",
+    "catalogue": "settings",
+    "paired_comparison": "comparison",
+    "parse_config": "settings",
+    "parse_evaluation": "settings",
+    "parse_training": "settings",
+    "write_bundle": "bundle",
+}
+
+__all__ = [
+    "Bundle",
+    "InteractionMatrix",
+    "ModelCard",
+    "PairedComparison",
+    "RecModelsError",
+    "SemanticSource",
+    "catalogue",
+    "paired_comparison",
+    "parse_config",
+    "parse_evaluation",
+    "parse_training",
+    "write_bundle",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'rec_models' has no attribute {name!r}")
+    return getattr(import_module(f"rec_models.{_HOMES[name]}"), name)

@@ -1,0 +1,104 @@
+"""Training as a process of its own: `python -m rec_models train BUNDLE` prints one JSON object a line.
+
+Events: start, resume, epoch, valid, test, done, error. Needs torch, numpy, scipy, safetensors and pydantic alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rec_models.errors import RecModelsError
+
+
+def emit(event: Mapping[str, Any]) -> None:
+    """One JSON line on stdout, at once."""
+    print(json.dumps(dict(event)), flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code of one command."""
+    parser = argparse.ArgumentParser(prog="python -m rec_models", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, what in (
+        ("train", "train the bundle's model, write its checkpoint"),
+        ("evaluate", "measure the checkpoint again"),
+        ("recommend", "the best unseen items of every user"),
+    ):
+        command = commands.add_parser(name, help=what)
+        command.add_argument("bundle", type=Path)
+        command.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+        command.add_argument("--threads", type=int, default=0, help="compute threads; 0 leaves it to torch")
+        if name == "recommend":
+            command.add_argument("--k", type=int, default=20, help="list length (default: 20)")
+            command.add_argument("--out", type=Path, required=True, help="where the .npz goes")
+    given = parser.parse_args(arguments)
+    try:
+        return _run(given)
+    except RecModelsError as error:
+        emit({"event": "error", "error": type(error).__name__, "message": str(error), "exit_code": error.exit_code})
+        return error.exit_code
+
+
+def _run(given: argparse.Namespace) -> int:
+    import torch
+
+    from rec_models.bundle import Bundle
+    from rec_models.training import train
+
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    bundle = Bundle.open(given.bundle)
+    if given.command == "train":
+        train(bundle, emit, device=given.device)
+    elif given.command == "evaluate":
+        _evaluate(bundle, given.device)
+    else:
+        _recommend(bundle, given)
+    return 0
+
+
+def _evaluate(bundle: Any, device: str) -> None:
+    from rec_models.checkpoints import seal, write_json
+    from rec_models.interactions import ResidentInteractions
+    from rec_models.settings import parse_evaluation
+    from rec_models.training import load_trained, resolve_device, write_evaluation
+
+    on = resolve_device(device)
+    model = load_trained(bundle, on)
+    history = ResidentInteractions(bundle.part("train"), on)
+    measured = write_evaluation(bundle, model, history, parse_evaluation(bundle.config["evaluation"]))
+    path = bundle.checkpoint / "metrics.json"
+    write_json(path, json.loads(path.read_text("utf-8")) | measured)
+    seal(bundle.checkpoint)
+    emit({"event": "test", "metrics": measured["test"]})
+
+
+def _recommend(bundle: Any, given: argparse.Namespace) -> None:
+    import numpy as np
+
+    from rec_models.checkpoints import write_atomically
+    from rec_models.evaluation import recommend
+    from rec_models.interactions import ResidentInteractions
+    from rec_models.training import load_trained, resolve_device
+
+    on = resolve_device(given.device)
+    # A published list is made from all that is known of a user, and never repeats any of it.
+    known = bundle.part("train").union(bundle.part("valid"), bundle.part("test"))
+    resident = ResidentInteractions(known, on)
+    items, scores = recommend(load_trained(bundle, on), resident, resident, given.k)
+
+    def save(path: Path) -> None:
+        with path.open("wb") as stream:
+            np.savez(stream, item_index=items, score=scores)
+
+    write_atomically(given.out, save)
+    emit({"event": "done", "users": len(items), "k": given.k})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

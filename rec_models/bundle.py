@@ -1,0 +1,151 @@
+"""A bundle: everything one training run reads, as a directory that can travel to a machine with a GPU."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rec_models.errors import BundleError, UntrustedBytesError
+from rec_models.interactions import InteractionMatrix
+
+if TYPE_CHECKING:
+    from rec_models.semantic import ModelInputs, SemanticMatrix
+
+PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class SemanticSource:
+    """Where one semantic matrix lies on disk.
+
+    Attributes:
+        values: .npy of (n, dim) float32.
+        mask: .npy of (n,) bool, true where the entity has text.
+        about: source of the profiles, encoder and whatever else a table must be able to name.
+    """
+
+    values: Path
+    mask: Path
+    about: Mapping[str, Any]
+
+
+def write_bundle(
+    directory: Path,
+    *,
+    parts: Mapping[str, InteractionMatrix],
+    semantic: Mapping[str, SemanticSource],
+    user_ids: Sequence[str],
+    item_ids: Sequence[str],
+    model: Mapping[str, Any],
+    training: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    seed: int,
+    about: Mapping[str, Any],
+) -> Bundle:
+    """The bundle at `directory`, which must not exist yet; semantic matrices become hard links where possible."""
+    directory.mkdir(parents=True)
+    written = [path for part in PARTS for path in parts[part].save(directory, part)]
+    (directory / "semantic").mkdir()
+    for name, source in semantic.items():
+        for origin, ending in ((source.values, "npy"), (source.mask, "mask.npy")):
+            written.append(directory / "semantic" / f"{name}.{ending}")
+            _link_or_copy(origin, written[-1])
+    settings = {
+        "n_users": len(user_ids),
+        "n_items": len(item_ids),
+        "model": dict(model),
+        "training": dict(training),
+        "evaluation": dict(evaluation),
+        "seed": seed,
+        "semantic": {name: dict(source.about) for name, source in semantic.items()},
+        "about": dict(about),
+    }
+    for name, content in (("user_ids", list(user_ids)), ("item_ids", list(item_ids)), ("config", settings)):
+        written.append(directory / f"{name}.json")
+        written[-1].write_text(json.dumps(content, ensure_ascii=False, sort_keys=True), "utf-8")
+    sums = {str(path.relative_to(directory)): sha256_of(path) for path in written}
+    (directory / "sha256.json").write_text(json.dumps(sums, indent=1, sort_keys=True), "utf-8")
+    return Bundle(directory, settings)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its settings, and readers for the rest."""
+
+    directory: Path
+    config: dict[str, Any]
+
+    @classmethod
+    def open(cls, directory: Path) -> Bundle:
+        """The bundle, every file of which was hashed against `sha256.json`.
+
+        Raises:
+            BundleError: a file is missing.
+            UntrustedBytesError: a file has other bytes than were written.
+        """
+        recorded = directory / "sha256.json"
+        if not recorded.is_file():
+            raise BundleError(str(directory), "sha256.json is missing, so this is no finished bundle")
+        for name, expected in json.loads(recorded.read_text("utf-8")).items():
+            path = directory / name
+            if not path.is_file():
+                raise BundleError(str(directory), f"{name} is missing")
+            got = sha256_of(path)
+            if got != expected:
+                raise UntrustedBytesError(str(path), got, expected)
+        return cls(directory, json.loads((directory / "config.json").read_text("utf-8")))
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.directory / "checkpoint"
+
+    def part(self, name: str) -> InteractionMatrix:
+        """The interactions of `train`, `valid` or `test`."""
+        return InteractionMatrix.load(self.directory, name, self.config["n_items"])
+
+    def inputs(self) -> ModelInputs:
+        """What the model may see. Semantic matrices are memory mapped: nothing is copied until a device asks for it."""
+        from rec_models.semantic import ModelInputs
+
+        train = self.part("train")
+        expected = {"items": train.n_items, "users": train.n_users}
+        semantic = {name: self._semantic(name, about, expected) for name, about in self.config["semantic"].items()}
+        return ModelInputs(train, semantic, self.config["seed"])
+
+    def _semantic(self, name: str, about: Mapping[str, Any], expected: Mapping[str, int]) -> SemanticMatrix:
+        import torch
+
+        from rec_models.semantic import SemanticMatrix
+
+        # Copy-on-write pages: torch wants a writable array, and nothing ever writes to it.
+        vectors = np.load(self.directory / "semantic" / f"{name}.npy", mmap_mode="c")
+        present = np.load(self.directory / "semantic" / f"{name}.mask.npy")
+        rows = expected.get(name.partition("_")[0], len(vectors))
+        if vectors.dtype != np.float32 or vectors.ndim != 2 or not len(vectors) == len(present) == rows:
+            got = f"{vectors.dtype}{vectors.shape} with a mask of {len(present)}"
+            problem = f"semantic/{name}.npy is {got}, expected float32 ({rows}, dim)"
+            raise BundleError(str(self.directory), problem)
+        return SemanticMatrix(
+            torch.from_numpy(vectors), torch.from_numpy(present), pooled=about.get("source") == "pooled"
+        )
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _link_or_copy(origin: Path, target: Path) -> None:
+    try:
+        os.link(origin, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(origin, target)

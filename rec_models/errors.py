@@ -1,0 +1,133 @@
+"""Everything rec_models refuses, as sentences: what failed, where, got, expected, cure."""
+
+from collections.abc import Sequence
+
+
+class RecModelsError(Exception):
+    """Root of the package's errors. `exit_code` is what a command that dies of it returns."""
+
+    exit_code = 1
+
+
+class UnknownModelError(RecModelsError, ValueError):
+    """A model name that is not in the catalogue."""
+
+    exit_code = 2
+
+    def __init__(self, name: object, known: Sequence[str]) -> None:
+        super().__init__(name, known)
+        self.name, self.known = name, known
+
+    def __str__(self) -> str:
+        return f"unknown model {self.name!r}; known: {', '.join(self.known)}. Set `model.name` to one of them"
+
+
+class ModelSettingsError(RecModelsError, ValueError):
+    """Model or training settings that do not validate."""
+
+    exit_code = 2
+
+    def __init__(self, branch: str, problems: Sequence[str]) -> None:
+        super().__init__(branch, problems)
+        self.branch, self.problems = branch, problems
+
+    def __str__(self) -> str:
+        return f"[{self.branch}] is not valid: {'; '.join(self.problems)}. `semalign models` lists every option"
+
+
+class BundleError(RecModelsError, ValueError):
+    """A bundle directory that is incomplete or inconsistent."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path, self.problem = path, problem
+
+    def __str__(self) -> str:
+        return f"bundle {self.path}: {self.problem}. Build it again with `semalign train`"
+
+
+class UntrustedBytesError(RecModelsError, ValueError):
+    """A file whose bytes are not the ones that were recorded."""
+
+    exit_code = 6
+
+    def __init__(self, path: str, got: str, expected: str) -> None:
+        super().__init__(path, got, expected)
+        self.path, self.got, self.expected = path, got, expected
+
+    def __str__(self) -> str:
+        return f"{self.path}: sha256 is {self.got}, expected {self.expected}; the bytes changed since they were written"
+
+
+class ForeignCheckpointError(RecModelsError, ValueError):
+    """A checkpoint that belongs to other data or other settings."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, what: str, got: object, expected: object) -> None:
+        super().__init__(path, what, got, expected)
+        self.path, self.what, self.got, self.expected = path, what, got, expected
+
+    def __str__(self) -> str:
+        return (
+            f"checkpoint {self.path} was made with another {self.what}: got {self.got}, expected {self.expected}. "
+            "Train again, or give it the bundle it came from"
+        )
+
+
+class MissingSemanticMatrixError(RecModelsError, LookupError):
+    """A language-aligned model was given no vectors for what it reads."""
+
+    exit_code = 2
+
+    def __init__(self, model: str, name: str, known: Sequence[str]) -> None:
+        super().__init__(model, name, known)
+        self.model, self.name, self.known = model, name, known
+
+    def __str__(self) -> str:
+        known = ", ".join(self.known) or "none"
+        return f"{self.model} reads the semantic matrix {self.name!r}; the bundle holds: {known}. Run `semalign embed`"
+
+
+class NotFiniteError(RecModelsError, ArithmeticError):
+    """Training met NaN or infinity and stopped."""
+
+    exit_code = 4
+
+    def __init__(self, model: str, epoch: int, step: int, what: str) -> None:
+        super().__init__(model, epoch, step, what)
+        self.model, self.epoch, self.step, self.what = model, epoch, step, what
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model}: {self.what} is not finite at epoch {self.epoch}, step {self.step}; "
+            "the last good weights are kept. Lower `training.learning_rate` or set `model.clamp_log_variance`"
+        )
+
+
+class NothingToEvaluateError(RecModelsError, ValueError):
+    """No user has an item to be found."""
+
+    exit_code = 2
+
+    def __init__(self, part: str) -> None:
+        super().__init__(part)
+        self.part = part
+
+    def __str__(self) -> str:
+        return f"no user has an item in the {self.part!r} part, so nothing can be ranked. Check `split.shares`"
+
+
+class NotComparableError(RecModelsError, ValueError):
+    """Two lists of per-user values that cannot be paired."""
+
+    exit_code = 2
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the two models cannot be compared: {self.reason}"

@@ -1,0 +1,181 @@
+"""Full-ranking evaluation: history is masked here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from inspect import getmembers, isfunction
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, field_validator
+from torch import Tensor
+
+from rec_models import metrics
+from rec_models.errors import NothingToEvaluateError
+from rec_models.interactions import InteractionMatrix, ResidentInteractions, UserBatch
+from rec_models.recommender import Recommender
+
+Metric = Callable[[NDArray[np.bool_], NDArray[np.int64], int], NDArray[np.float64]]
+METRICS: dict[str, Metric] = {name: f for name, f in getmembers(metrics, isfunction)}
+
+# Users ranked at once: their scores over 10,000 items are 40 MB.
+_USERS_AT_ONCE = 1024
+
+
+class EvaluationConfig(BaseModel):
+    """What is measured.
+
+    Attributes:
+        protocol: the name under which numbers may be compared. `dmrec`: full ranking, training items masked in
+            validation and test alike, input is the training row, users with at least one relevant item.
+        ks: cut-offs.
+        names: functions of `rec_models.metrics`.
+        select_by: the validation metric that picks the weights to keep.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    protocol: Literal["dmrec"] = "dmrec"
+    ks: tuple[int, ...] = (10, 20)
+    names: tuple[str, ...] = ("recall", "ndcg")
+    select_by: str = "recall@20"
+
+    @field_validator("names")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in METRICS:
+                raise ValueError(f"unknown metric {name!r}; known: {', '.join(METRICS)}")
+        return names
+
+    @field_validator("select_by")
+    @classmethod
+    def _shaped(cls, select_by: str) -> str:
+        name, _, k = select_by.partition("@")
+        if name not in METRICS or not k.isdigit():
+            raise ValueError(f"{select_by!r} is not metric@k; known metrics: {', '.join(METRICS)}")
+        return select_by
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Values of each evaluated user.
+
+    Attributes:
+        users: (evaluated,) int64 user indices with something to find.
+        values: metric@k -> (evaluated,) float64.
+        coverage: k -> share of the catalogue that appears in at least one list of length k.
+    """
+
+    users: NDArray[np.int64]
+    values: dict[str, NDArray[np.float64]]
+    coverage: dict[int, float]
+
+    def means(self) -> dict[str, float]:
+        """metric@k -> mean over the evaluated users."""
+        return {name: float(values.mean()) for name, values in self.values.items()}
+
+
+def evaluate(
+    model: Recommender,
+    history: ResidentInteractions,
+    relevant: InteractionMatrix,
+    config: EvaluationConfig,
+    *,
+    part: str,
+    exclude: ResidentInteractions | None = None,
+) -> Evaluation:
+    """Metrics of every user with at least one relevant item, over the full catalogue.
+
+    Args:
+        model: scores users from `history`.
+        history: what the model is fed and what is masked.
+        relevant: what should be found.
+        part: name of the relevant part, for the error.
+        exclude: masked instead of `history`, where a protocol masks more than it feeds.
+
+    Raises:
+        NothingToEvaluateError: nobody has a relevant item.
+    """
+    counts = np.diff(relevant.indptr)
+    users = np.flatnonzero(counts)
+    if len(users) == 0:
+        raise NothingToEvaluateError(part)
+    wanted = {(name, k) for name in config.names for k in config.ks}
+    selected, _, at = config.select_by.partition("@")
+    wanted.add((selected, int(at)))
+    depth = max(k for _, k in wanted)
+    truth = ResidentInteractions(relevant, history.device)
+    shown = {k: torch.zeros(relevant.n_items, dtype=torch.bool, device=history.device) for k in config.ks}
+    hits = np.zeros((len(users), depth), bool)
+    for start, batch, scores in _scored(model, history, users, exclude or history):
+        best, items = first_k(scores, depth)
+        relevant_here = torch.zeros_like(scores, dtype=torch.bool)
+        answers = truth.batch(users[start : start + len(batch)])
+        relevant_here[answers.rows, answers.items] = True
+        found = relevant_here.gather(1, items) & torch.isfinite(best)
+        hits[start : start + len(batch), : found.shape[1]] = found.cpu().numpy()
+        for k, seen in shown.items():
+            seen[items[:, :k][torch.isfinite(best[:, :k])]] = True
+    values = {f"{name}@{k}": METRICS[name](hits, counts[users], k) for name, k in sorted(wanted)}
+    return Evaluation(users, values, {k: float(seen.float().mean()) for k, seen in shown.items()})
+
+
+def recommend(
+    model: Recommender, history: ResidentInteractions, exclude: ResidentInteractions, k: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Item indices (n_users, k), -1 where nothing is left, and their scores; `exclude` is never recommended."""
+    users = np.arange(history.n_users)
+    items = np.full((len(users), k), -1, np.int32)
+    values = np.full((len(users), k), np.nan, np.float32)
+    for start, batch, scores in _scored(model, history, users, exclude):
+        best, chosen = first_k(scores, k)
+        real = torch.isfinite(best).cpu().numpy()
+        block = slice(start, start + len(batch)), slice(0, best.shape[1])
+        items[block] = np.where(real, chosen.cpu().numpy(), -1)
+        values[block] = np.where(real, best.cpu().numpy(), np.nan)
+    return items, values
+
+
+def first_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Scores and indices of the k best items of each row; of equal scores the lower index comes first.
+
+    Args:
+        scores: (rows, n_items) float32, -inf where masked.
+        k: list length; fewer items give shorter lists.
+    """
+    k = min(k, scores.shape[1])
+    best, items = torch.topk(scores, k, dim=1)
+    # topk leaves open which of several equal scores it takes; rows where that matters are ranked on unique keys.
+    tied = (best[:, 1:] == best[:, :-1]).any(1) | ((scores >= best[:, -1:]).sum(1) > k)
+    if tied.any():
+        rows = torch.nonzero(tied).squeeze(1)
+        index = torch.arange(scores.shape[1], device=scores.device)
+        chosen = torch.topk(_ordered_integers(scores[rows]) * scores.shape[1] - index, k, dim=1).indices
+        items[rows], best[rows] = chosen, scores[rows].gather(1, chosen)
+    return best, items
+
+
+def _ordered_integers(scores: Tensor) -> Tensor:
+    """int64 keys in the order of the float32 scores: negative floats count backwards in their bit pattern."""
+    bits = scores.float().contiguous().view(torch.int32).to(torch.int64)
+    return torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+
+
+@torch.no_grad()
+def _scored(
+    model: Recommender, history: ResidentInteractions, users: NDArray[np.int64], exclude: ResidentInteractions
+) -> Iterator[tuple[int, UserBatch, Tensor]]:
+    was_training = model.training
+    model.eval()
+    for start in range(0, len(users), _USERS_AT_ONCE):
+        chunk = users[start : start + _USERS_AT_ONCE]
+        batch = history.batch(chunk)
+        scores = model.scores(batch).float()
+        masked = batch if exclude is history else exclude.batch(chunk)
+        scores[masked.rows, masked.items] = -torch.inf
+        yield start, batch, scores
+    model.train(was_training)

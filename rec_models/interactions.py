@@ -1,0 +1,157 @@
+"""A sparse users x items matrix, and batches of its rows assembled on the device without per-user Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class InteractionMatrix:
+    """Interactions as compressed sparse rows.
+
+    Args:
+        indptr: (n_users + 1,) int64; row u owns the entries indptr[u]:indptr[u + 1].
+        indices: (nnz,) int32 item indices, ascending inside a row, no duplicates.
+        values: (nnz,) float32; 1.0 for implicit feedback.
+        n_items: number of columns.
+    """
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    values: NDArray[np.float32]
+    n_items: int
+
+    @classmethod
+    def from_pairs(
+        cls, user_index: ArrayLike, item_index: ArrayLike, values: ArrayLike | None, *, n_users: int, n_items: int
+    ) -> InteractionMatrix:
+        """The matrix of (user, item[, value]) pairs in any order; of a repeated pair the last one counts."""
+        users = np.asarray(user_index, dtype=np.int64)
+        items = np.asarray(item_index, dtype=np.int64)
+        weights = np.ones(len(users), np.float32) if values is None else np.asarray(values, dtype=np.float32)
+        if len(users) and (users.min() < 0 or users.max() >= n_users or items.min() < 0 or items.max() >= n_items):
+            raise IndexError(
+                f"pairs reach user {users.max()} and item {items.max()}; the matrix is {n_users} x {n_items}"
+            )
+        cells = users * n_items + items
+        order = np.argsort(cells, kind="stable")
+        cells = cells[order]
+        last = np.append(cells[1:] != cells[:-1], True) if len(cells) else np.zeros(0, bool)
+        kept = order[last]
+        indptr = np.zeros(n_users + 1, np.int64)
+        np.cumsum(np.bincount(users[kept], minlength=n_users), out=indptr[1:])
+        return cls(indptr, items[kept].astype(np.int32), weights[kept], n_items)
+
+    @classmethod
+    def load(cls, directory: Path, part: str, n_items: int) -> InteractionMatrix:
+        """The part written by `save`, memory mapped."""
+        indptr, indices, values = (
+            np.load(directory / f"{part}.{name}.npy", mmap_mode="r") for name in ("indptr", "indices", "values")
+        )
+        return cls(indptr, indices, values, n_items)
+
+    def save(self, directory: Path, part: str) -> list[Path]:
+        """Writes `<part>.{indptr,indices,values}.npy` and returns their paths."""
+        paths = []
+        for name, array in (("indptr", self.indptr), ("indices", self.indices), ("values", self.values)):
+            paths.append(directory / f"{part}.{name}.npy")
+            np.save(paths[-1], array)
+        return paths
+
+    @property
+    def n_users(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.n_users, self.n_items
+
+    @property
+    def nnz(self) -> int:
+        return len(self.indices)
+
+    def lengths(self) -> NDArray[np.int64]:
+        """(n_users,) how many items each user has."""
+        return np.diff(self.indptr)
+
+    def item_counts(self) -> NDArray[np.int64]:
+        """(n_items,) how many users each item has."""
+        return np.bincount(self.indices, minlength=self.n_items)
+
+    def union(self, *others: InteractionMatrix) -> InteractionMatrix:
+        """Every pair of this matrix and of the others."""
+        users = [np.repeat(np.arange(part.n_users), part.lengths()) for part in (self, *others)]
+        items = [part.indices for part in (self, *others)]
+        weights = [part.values for part in (self, *others)]
+        return InteractionMatrix.from_pairs(
+            np.concatenate(users),
+            np.concatenate(items),
+            np.concatenate(weights),
+            n_users=self.n_users,
+            n_items=self.n_items,
+        )
+
+
+@dataclass(frozen=True)
+class UserBatch:
+    """The rows of a batch of users, flat, on one device.
+
+    Attributes:
+        users: (batch,) int64 user indices.
+        rows: (nnz,) int64 position in the batch of each entry, ascending.
+        items: (nnz,) int64 item index of each entry.
+        values: (nnz,) float32.
+        offsets: (batch,) int64 where each user's entries begin.
+        lengths: (batch,) int64.
+        n_items: number of columns of the matrix.
+    """
+
+    users: torch.Tensor
+    rows: torch.Tensor
+    items: torch.Tensor
+    values: torch.Tensor
+    offsets: torch.Tensor
+    lengths: torch.Tensor
+    n_items: int
+
+    def with_values(self, values: torch.Tensor) -> UserBatch:
+        """The same entries carrying other values, such as after dropout."""
+        return replace(self, values=values)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+class ResidentInteractions:
+    """An InteractionMatrix kept on the device, cut into batches there."""
+
+    def __init__(self, matrix: InteractionMatrix, device: torch.device | str = "cpu") -> None:
+        import torch
+
+        self.n_users, self.n_items = matrix.shape
+        self._host_indptr = np.ascontiguousarray(matrix.indptr)
+        self.indptr = torch.from_numpy(self._host_indptr.copy()).to(device)
+        self.items = torch.from_numpy(np.array(matrix.indices, dtype=np.int64)).to(device)
+        self.values = torch.from_numpy(np.array(matrix.values, dtype=np.float32)).to(device)
+        self.device = self.items.device
+
+    def batch(self, users: NDArray[np.int64]) -> UserBatch:
+        """The rows of `users`, in the order given."""
+        import torch
+
+        lengths_host = self._host_indptr[users + 1] - self._host_indptr[users]
+        nnz = int(lengths_host.sum())  # known on the host, so that no device has to be asked
+        chosen = torch.from_numpy(np.ascontiguousarray(users)).to(self.device, non_blocking=True)
+        lengths = torch.from_numpy(lengths_host).to(self.device, non_blocking=True)
+        offsets = torch.cumsum(lengths, 0) - lengths
+        rows = torch.repeat_interleave(torch.arange(len(users), device=self.device), lengths, output_size=nnz)
+        entries = torch.arange(nnz, device=self.device) + (self.indptr[chosen] - offsets)[rows]
+        return UserBatch(chosen, rows, self.items[entries], self.values[entries], offsets, lengths, self.n_items)

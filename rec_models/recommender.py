@@ -1,0 +1,81 @@
+"""What the training loop and the evaluation ask of a model, and of its settings."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from rec_models.gaussians import DiagonalGaussian
+from rec_models.interactions import InteractionMatrix, UserBatch
+from rec_models.semantic import ModelInputs
+
+
+class RecommenderConfig(BaseModel):
+    """Settings of one model. Subclasses add `name: Literal[...]` and their options, and know how to build it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    paper: ClassVar[str]
+    reads_language: ClassVar[bool] = False
+
+    def build(self, inputs: ModelInputs) -> Recommender:
+        """The untrained model; the caller has seeded torch."""
+        raise NotImplementedError(f"{type(self).__name__}.build")
+
+
+class Recommender(nn.Module):
+    """A model that scores every item for a batch of users."""
+
+    def scores(self, batch: UserBatch) -> Tensor:
+        """(batch, n_items) float32, higher is better; history is not masked here. Only called in eval mode."""
+        raise NotImplementedError
+
+
+class GradientRecommender(Recommender):
+    """A recommender that learns by descending a loss over batches of users."""
+
+    def loss(self, batch: UserBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
+        """Named () terms; their sum is descended. `step` counts optimiser steps from 0."""
+        raise NotImplementedError
+
+
+class ClosedFormRecommender(Recommender):
+    """A recommender that is solved once, without an optimiser."""
+
+    def fit(self, train: InteractionMatrix) -> None:
+        """Solves for the model's buffers."""
+        raise NotImplementedError
+
+
+@runtime_checkable
+class VariationalEncoderDecoder(Protocol):
+    """The part that language matching, anchors and flows can wrap: any recommender with a diagonal posterior."""
+
+    latent_dim: int
+
+    def corrupt(self, batch: UserBatch, rng: torch.Generator) -> UserBatch:
+        """The input rows as the encoder sees them in training."""
+        ...
+
+    def clean(self, batch: UserBatch) -> UserBatch:
+        """The input rows as the encoder sees them at inference."""
+        ...
+
+    def encode(self, batch: UserBatch) -> DiagonalGaussian:
+        """(batch, latent) posterior of each user given the rows."""
+        ...
+
+    def reconstruction(self, z: Tensor, batch: UserBatch) -> Tensor:
+        """() mean negative log-likelihood of the true rows."""
+        ...
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(batch, n_items) logits."""
+        ...
+
+    def kl_scale(self, step: int) -> float:
+        """Weight of the divergence terms at an optimiser step."""
+        ...

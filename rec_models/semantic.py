@@ -1,0 +1,94 @@
+"""Semantic matrices as models see them: one vector a user or item in index order, and which of them are real."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rec_models.interactions import InteractionMatrix
+
+# What a language-aligned model is allowed to read: its own profiles, or one of two controls that carry no meaning.
+Language = Literal["profiles", "shuffled", "random"]
+
+
+@dataclass(frozen=True)
+class SemanticMatrix:
+    """Frozen vectors of all users or all items.
+
+    Attributes:
+        vectors: (n, dim) float32, zero where there is no text.
+        present: (n,) bool, whether the entity has text.
+        pooled: users only: the vectors are means over the users' training items rather than texts of their own.
+    """
+
+    vectors: Tensor
+    present: Tensor
+    pooled: bool = False
+
+    @property
+    def dim(self) -> int:
+        return self.vectors.shape[1]
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """All that a model may see when it is built: sizes, training interactions, semantic matrices, the seed."""
+
+    train: InteractionMatrix
+    semantic: dict[str, SemanticMatrix]
+    seed: int
+
+    @property
+    def n_users(self) -> int:
+        return self.train.n_users
+
+    @property
+    def n_items(self) -> int:
+        return self.train.n_items
+
+
+def under_control(
+    items: SemanticMatrix, users: SemanticMatrix, language: Language, inputs: ModelInputs
+) -> tuple[SemanticMatrix, SemanticMatrix]:
+    """Item and user matrices for one of the controls; `profiles` returns them untouched.
+
+    `shuffled` permutes texts between items; pooled user vectors are pooled again from the permuted items, and texts
+    of users are permuted between users. `random` draws unit vectors. Both are fixed by the seed.
+    """
+    if language == "profiles":
+        return items, users
+    rng = np.random.default_rng([inputs.seed, 0x5E])
+    if language == "shuffled":
+        order = torch.from_numpy(rng.permutation(len(items.vectors)))
+        items = replace(items, vectors=items.vectors[order], present=items.present[order])
+    else:
+        items = replace(items, vectors=_unit_rows(rng, items))
+    if users.pooled:
+        return items, pooled_users(items, inputs.train)
+    if language == "random":
+        return items, replace(users, vectors=_unit_rows(rng, users))
+    order = torch.from_numpy(rng.permutation(len(users.vectors)))
+    return items, replace(users, vectors=users.vectors[order], present=users.present[order])
+
+
+def pooled_users(items: SemanticMatrix, train: InteractionMatrix) -> SemanticMatrix:
+    """(n_users, dim) the unit-length mean of the vectors of each user's training items that have text."""
+    weights = items.present[torch.from_numpy(np.array(train.indices, np.int64))].float()
+    summed = torch.nn.functional.embedding_bag(
+        torch.from_numpy(np.array(train.indices, np.int64)),
+        items.vectors,
+        torch.from_numpy(np.array(train.indptr[:-1], np.int64)),
+        mode="sum",
+        per_sample_weights=weights,
+    )
+    norms = summed.norm(dim=1, keepdim=True)
+    return SemanticMatrix(summed / norms.clamp_min(1e-12), norms.squeeze(1) > 0, pooled=True)
+
+
+def _unit_rows(rng: np.random.Generator, like: SemanticMatrix) -> Tensor:
+    drawn = torch.from_numpy(rng.standard_normal(tuple(like.vectors.shape), dtype=np.float32))
+    return drawn / drawn.norm(dim=1, keepdim=True) * like.present[:, None]

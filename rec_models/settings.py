@@ -1,0 +1,95 @@
+"""Plain mappings from a settings file to typed settings, with errors that name the option."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from rec_models.errors import ModelSettingsError, UnknownModelError
+
+if TYPE_CHECKING:
+    from rec_models.evaluation import EvaluationConfig
+    from rec_models.recommender import RecommenderConfig
+    from rec_models.training import TrainingConfig
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One line of the catalogue."""
+
+    name: str
+    paper: str
+    reads_language: bool
+    options: dict[str, Any]
+
+
+def catalogue() -> list[ModelCard]:
+    """Every model of the union, with its options and their defaults."""
+    from rec_models.models import CONFIGS
+
+    cards = []
+    for kind in CONFIGS:
+        defaults = kind().model_dump(mode="json")
+        cards.append(ModelCard(defaults.pop("name"), kind.paper, kind.reads_language, defaults))
+    return cards
+
+
+def parse_config(mapping: Mapping[str, Any]) -> RecommenderConfig:
+    """The model settings of a mapping with a `name`.
+
+    Raises:
+        UnknownModelError: the name is not in the catalogue.
+        ModelSettingsError: an option is unknown or has a value that does not fit.
+    """
+    from rec_models.models import CONFIGS, ModelConfig
+
+    known = [kind.model_fields["name"].default for kind in CONFIGS]
+    if mapping.get("name") not in known:
+        raise UnknownModelError(mapping.get("name"), known)
+    try:
+        return cast("RecommenderConfig", TypeAdapter(ModelConfig).validate_python(dict(mapping)))
+    except ValidationError as error:
+        kind = CONFIGS[known.index(mapping["name"])]
+        raise ModelSettingsError("model", _problems(error, kind)) from error
+
+
+def parse_training(mapping: Mapping[str, Any]) -> TrainingConfig:
+    """The training settings of a mapping."""
+    from rec_models.training import TrainingConfig
+
+    return _parse("training", TrainingConfig, mapping)
+
+
+def parse_evaluation(mapping: Mapping[str, Any]) -> EvaluationConfig:
+    """The evaluation settings of a mapping."""
+    from rec_models.evaluation import EvaluationConfig
+
+    return _parse("evaluation", EvaluationConfig, mapping)
+
+
+def _parse(branch: str, kind: type[T], mapping: Mapping[str, Any]) -> T:
+    try:
+        return kind.model_validate(dict(mapping))
+    except ValidationError as error:
+        raise ModelSettingsError(branch, _problems(error, kind)) from error
+
+
+def _problems(error: ValidationError, kind: type[BaseModel]) -> list[str]:
+    problems = []
+    for found in error.errors():
+        path = ".".join(str(step) for step in found["loc"] if step not in (kind.__name__,))
+        if found["type"] == "extra_forbidden":
+            known = sorted(kind.model_fields)
+            near = difflib.get_close_matches(str(found["loc"][-1]), known, 1)
+            hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
+            problems.append(f"unknown option `{path}` ({hint})")
+        else:
+            problems.append(f"`{path}`: {found['msg']}, got {found['input']!r}")
+    return problems

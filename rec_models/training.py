@@ -1,0 +1,290 @@
+"""The one training loop: seeds, early stopping, a guard against NaN, checkpoints that resume bit for bit."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from rec_models.bundle import Bundle, sha256_of
+from rec_models.checkpoints import (
+    load_tensors,
+    optimiser_tensors,
+    restore_optimiser,
+    save_tensors,
+    seal,
+    verify,
+    write_atomically,
+    write_json,
+)
+from rec_models.errors import NotFiniteError
+from rec_models.evaluation import Evaluation, EvaluationConfig, evaluate
+from rec_models.interactions import ResidentInteractions
+from rec_models.recommender import ClosedFormRecommender, GradientRecommender, Recommender, RecommenderConfig
+from rec_models.settings import parse_config, parse_evaluation, parse_training
+
+Emit = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass
+class Progress:
+    """Where a run stands; all that a resumed run has to know beside tensors."""
+
+    epoch: int = 0
+    step: int = 0
+    best_epoch: int = -1
+    best_value: float = -math.inf
+    stale: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train(bundle: Bundle, emit: Emit, *, device: str = "auto", saves_every_s: float = 60.0) -> dict[str, Any]:
+    """Trains the bundle's model, writes its checkpoint and returns its metrics.
+
+    A run that was cut off goes on from its last saved state and ends with the weights it would have had.
+
+    Args:
+        emit: receives one mapping an event; see `python -m rec_models --help`.
+        device: `auto` takes a GPU when there is one.
+        saves_every_s: seconds between saved states; each holds the optimiser too, three times the model.
+
+    Raises:
+        NotFiniteError: the loss became NaN or infinite; the last good state is on disk.
+        ForeignCheckpointError: the directory holds the state of another run.
+    """
+    return _Run(bundle, emit, device, saves_every_s).complete()
+
+
+def resolve_device(asked: str) -> torch.device:
+    """`auto` is a GPU when there is one, else the CPU."""
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(asked)
+
+
+def load_trained(bundle: Bundle, device: torch.device) -> Recommender:
+    """The bundle's model with the weights of its verified checkpoint."""
+    verify(bundle.checkpoint)
+    torch.manual_seed(bundle.config["seed"])
+    model = parse_config(bundle.config["model"]).build(bundle.inputs())
+    tensors, _ = load_tensors(bundle.checkpoint / "model.safetensors", _belongs_to(bundle))
+    model.load_state_dict(tensors)
+    return model.to(device).eval()
+
+
+def write_evaluation(
+    bundle: Bundle, model: Recommender, history: ResidentInteractions, settings: EvaluationConfig
+) -> dict[str, Any]:
+    """Evaluates on validation and test, writes `per_user.npz`, returns the means."""
+    found: dict[str, Evaluation] = {
+        part: evaluate(model, history, bundle.part(part), settings, part=part) for part in ("valid", "test")
+    }
+    arrays = {f"{part}_user_index": result.users for part, result in found.items()}
+    for part, result in found.items():
+        arrays |= {f"{part}/{name}": values.astype(np.float32) for name, values in result.values.items()}
+    write_atomically(bundle.checkpoint / "per_user.npz", lambda temporary: _save_npz(temporary, arrays))
+    return {
+        part: result.means() | {f"coverage@{k}": share for k, share in result.coverage.items()}
+        for part, result in found.items()
+    }
+
+
+def _save_npz(path: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    with path.open("wb") as stream:  # an open file: np.savez would append .npz to a name
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+
+
+def _belongs_to(bundle: Bundle) -> dict[str, str]:
+    """What ties a checkpoint to its bundle: one hash over data, settings and seed."""
+    return {"bundle": sha256_of(bundle.directory / "sha256.json")}
+
+
+class TrainingConfig(BaseModel):
+    """How a model is trained.
+
+    Attributes:
+        epochs: upper bound; early stopping usually ends sooner.
+        batch_size: users an optimiser step.
+        evaluate_every: epochs between validation passes.
+        patience: validation passes without a new best before training stops.
+        precision: of the decoder's matrix product. `auto` is bfloat16 on a GPU or a CPU that multiplies it natively,
+            else float32; the normaliser is always float32.
+        device: `auto` takes a GPU when there is one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=1000, ge=1)
+    batch_size: int = Field(default=1024, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    evaluate_every: int = Field(default=3, ge=1)
+    patience: int = Field(default=20, ge=1)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+
+    def resolved_precision(self, device: torch.device) -> str:
+        """The concrete precision on a device."""
+        if self.precision != "auto":
+            return self.precision
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        return "bfloat16" if native else "float32"
+
+
+class _Run:
+    def __init__(self, bundle: Bundle, emit: Emit, device: str, saves_every_s: float) -> None:
+        self.bundle, self.emit, self.saves_every_s = bundle, emit, saves_every_s
+        self.config: RecommenderConfig = parse_config(bundle.config["model"])
+        self.training: TrainingConfig = parse_training(bundle.config["training"])
+        self.evaluation: EvaluationConfig = parse_evaluation(bundle.config["evaluation"])
+        self.seed: int = bundle.config["seed"]
+        self.device = resolve_device(self.training.device if device == "auto" else device)
+        self.precision = self.training.resolved_precision(self.device)
+        self.belongs_to = _belongs_to(bundle)
+        inputs = bundle.inputs()
+        torch.manual_seed(self.seed)  # initial weights; everything later draws from self.rng
+        self.model = self.config.build(inputs).to(self.device)
+        self.rng = torch.Generator(self.device).manual_seed(self.seed)
+        self.order = np.random.default_rng(self.seed)
+        self.history = ResidentInteractions(inputs.train, self.device)
+        self.train_matrix = inputs.train
+        self.valid = bundle.part("valid")
+        self.progress = Progress()
+        self.best: dict[str, Tensor] = {}
+
+    def complete(self) -> dict[str, Any]:
+        self.bundle.checkpoint.mkdir(exist_ok=True)
+        parameters = sum(weight.numel() for weight in self.model.parameters())
+        start = {"event": "start", "model": self.config.name, "seed": self.seed, "device": str(self.device)}  # type: ignore[attr-defined]
+        self.emit(start | {"parameters": parameters, "precision": self.precision, "epochs": self.training.epochs})
+        began = time.monotonic()
+        if isinstance(self.model, ClosedFormRecommender):
+            self.model.fit(self.train_matrix)
+            self.progress.seconds = time.monotonic() - began
+        else:
+            self._descend(cast(GradientRecommender, self.model))
+        return self._finish(parameters)
+
+    def _descend(self, model: GradientRecommender) -> None:
+        optimiser = torch.optim.Adam(
+            model.parameters(), lr=self.training.learning_rate, weight_decay=self.training.weight_decay, fused=True
+        )
+        self._resume(optimiser)
+        saved_at = time.monotonic()
+        while self.progress.epoch < self.training.epochs and self.progress.stale < self.training.patience:
+            epoch = self.progress.epoch
+            row = self._epoch(model, optimiser, epoch)
+            evaluated = epoch % self.training.evaluate_every == 0
+            if evaluated:
+                row[self.evaluation.select_by] = self._validate(epoch)
+            self.progress.history.append(row)
+            self.progress.epoch += 1
+            if evaluated and time.monotonic() - saved_at > self.saves_every_s:
+                self._save_state(optimiser)
+                saved_at = time.monotonic()
+        model.load_state_dict(self.best)
+
+    def _epoch(self, model: GradientRecommender, optimiser: torch.optim.Optimizer, epoch: int) -> dict[str, Any]:
+        model.train()
+        began = time.monotonic()
+        users = self.order.permutation(self.history.n_users)
+        total = torch.zeros((), device=self.device, dtype=torch.float64)
+        low = self.precision == "bfloat16"
+        for start in range(0, len(users), self.training.batch_size):
+            batch = self.history.batch(users[start : start + self.training.batch_size])
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+                loss = torch.stack(list(model.loss(batch, self.rng, self.progress.step).values())).sum()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            if self.device.type == "cpu" and not math.isfinite(
+                loss.item()
+            ):  # on a GPU once an epoch: no waiting a step
+                raise NotFiniteError(self.config.name, epoch, self.progress.step, "the loss")  # type: ignore[attr-defined]
+            optimiser.step()
+            self.progress.step += 1
+            total += loss.detach().double() * len(batch)
+        mean_loss = float(total) / len(users)
+        if not math.isfinite(mean_loss) or not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
+            raise NotFiniteError(self.config.name, epoch, self.progress.step, "the loss or a weight")  # type: ignore[attr-defined]
+        seconds = time.monotonic() - began
+        self.progress.seconds += seconds
+        row = {"epoch": epoch, "loss": mean_loss, "seconds": seconds}
+        self.emit({"event": "epoch", "users_per_s": len(users) / seconds} | row)
+        return row
+
+    def _validate(self, epoch: int) -> float:
+        began = time.monotonic()
+        result = evaluate(self.model, self.history, self.valid, self.evaluation, part="valid")
+        means = result.means()
+        value = means[self.evaluation.select_by]
+        better = value > self.progress.best_value
+        if better:
+            self.progress.best_value, self.progress.best_epoch, self.progress.stale = value, epoch, 0
+            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        else:
+            self.progress.stale += 1
+        seconds = time.monotonic() - began
+        self.emit({"event": "valid", "epoch": epoch, "best": better, "seconds": seconds} | means)
+        return value
+
+    def _save_state(self, optimiser: torch.optim.Optimizer) -> None:
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
+        tensors |= {f"optimiser.{name}": tensor for name, tensor in optimiser_tensors(optimiser).items()}
+        tensors["rng"] = self.rng.get_state()
+        about = self.belongs_to | {"progress": vars(self.progress), "order": self.order.bit_generator.state}
+        save_tensors(self.bundle.checkpoint / "state.safetensors", tensors, about)
+
+    def _resume(self, optimiser: torch.optim.Optimizer) -> None:
+        path = self.bundle.checkpoint / "state.safetensors"
+        if not path.exists():
+            return
+        tensors, about = load_tensors(path, self.belongs_to)
+        taken: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
+        for name, tensor in tensors.items():
+            owner, _, rest = name.partition(".")
+            if owner in taken:
+                taken[owner][rest] = tensor
+        self.model.load_state_dict(taken["model"])
+        self.best = {name: tensor.to(self.device) for name, tensor in taken["best"].items()}
+        restore_optimiser(optimiser, taken["optimiser"])
+        self.rng.set_state(tensors["rng"])
+        self.order.bit_generator.state = about["order"]
+        self.progress = Progress(**about["progress"])
+        self.emit({"event": "resume", "epoch": self.progress.epoch})
+
+    def _finish(self, parameters: int) -> dict[str, Any]:
+        checkpoint, progress = self.bundle.checkpoint, self.progress
+        save_tensors(checkpoint / "model.safetensors", self.model.state_dict(), self.belongs_to)
+        measured = write_evaluation(self.bundle, self.model, self.history, self.evaluation)
+        epochs = len(progress.history)
+        metrics = {
+            "model": self.config.name,  # type: ignore[attr-defined]
+            "seed": self.seed,
+            "protocol": self.evaluation.protocol,
+            "best_epoch": progress.best_epoch,
+            "epochs": epochs,
+            "seconds": progress.seconds,
+            "seconds_per_epoch": progress.seconds / epochs if epochs else None,
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "parameters": parameters,
+            "device": str(self.device),
+            "precision": self.precision,
+            "history": progress.history,
+        } | measured
+        write_json(checkpoint / "metrics.json", metrics)
+        write_json(checkpoint / "config.json", self.config.model_dump(mode="json"))
+        (checkpoint / "state.safetensors").unlink(missing_ok=True)
+        seal(checkpoint)
+        self.emit({"event": "test", "metrics": measured["test"]})
+        self.emit({"event": "done", "best_epoch": progress.best_epoch, "epochs": epochs, "seconds": progress.seconds})
+        return metrics

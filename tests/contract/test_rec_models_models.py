@@ -1,0 +1,178 @@
+"""What every model of the catalogue must do. A model is tested from the moment it is named in the union.
+
+The checkerboard world: even users like even items and odd users odd ones; every user's own item (the diagonal) is held
+out, so the right answer for user i is item i. Item vectors say which colour an item has.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from rec_models.interactions import InteractionMatrix, ResidentInteractions
+from rec_models.models import CONFIGS
+from rec_models.recommender import ClosedFormRecommender, GradientRecommender
+from rec_models.semantic import ModelInputs, SemanticMatrix, pooled_users
+
+N = 12
+SMALL = {
+    "mult_vae": {"hidden_dim": 16, "latent_dim": 6, "dropout": 0.2, "kl_weight": 0.05},
+    "ease": {"regularization": 1.0},
+    "dmrec": {
+        "base": {"name": "mult_vae", "hidden_dim": 16, "latent_dim": 6, "dropout": 0.2, "kl_weight": 0.05},
+        "meta_network": {"hidden_dim": 16},
+    },
+}
+# Popularity cannot know a user's colour; every other model must.
+IMPERSONAL = {"popularity"}
+
+by_model = pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.model_fields["name"].default)
+
+
+def name_of(kind):
+    return kind.model_fields["name"].default
+
+
+def checkerboard():
+    pairs = [(u, i) for u in range(N) for i in range(N) if u % 2 == i % 2 and u != i]
+    users, items = zip(*pairs, strict=True)
+    return InteractionMatrix.from_pairs(users, items, None, n_users=N, n_items=N)
+
+
+def inputs_of(train, seed=0):
+    rng = np.random.default_rng(seed)
+    colours = np.eye(8, dtype=np.float32)[np.arange(train.n_items) % 2]
+    vectors = colours + rng.normal(0, 0.05, colours.shape).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    items = SemanticMatrix(torch.from_numpy(vectors), torch.ones(train.n_items, dtype=torch.bool))
+    return ModelInputs(train, {"items": items, "users": pooled_users(items, train)}, seed)
+
+
+def built(kind, inputs):
+    torch.manual_seed(inputs.seed)
+    return kind(**SMALL.get(name_of(kind), {})).build(inputs)
+
+
+def trained(kind, inputs, steps=400):
+    model = built(kind, inputs)
+    if isinstance(model, ClosedFormRecommender):
+        model.fit(inputs.train)
+        return model.eval()
+    batch = ResidentInteractions(inputs.train).batch(np.arange(inputs.n_users))
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    rng = torch.Generator().manual_seed(inputs.seed)
+    for step in range(steps):
+        optimiser.zero_grad()
+        sum(model.loss(batch, rng, step).values()).backward()
+        optimiser.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def world():
+    return inputs_of(checkerboard())
+
+
+@pytest.fixture(scope="module")
+def models(world):
+    return {kind: trained(kind, world) for kind in CONFIGS}
+
+
+@by_model
+def test_the_held_out_item_of_the_diagonal_comes_first(kind, world, models):
+    if name_of(kind) in IMPERSONAL:
+        return
+    batch = ResidentInteractions(world.train).batch(np.arange(N))
+    with torch.no_grad():
+        scores = models[kind].scores(batch)
+    scores[batch.rows, batch.items] = -torch.inf
+    assert scores.argmax(1).tolist() == list(range(N))
+
+
+@by_model
+def test_gradients_reach_every_parameter_and_are_finite(kind, world):
+    model = built(kind, world)
+    if not isinstance(model, GradientRecommender):
+        assert not list(model.parameters())
+        return
+    batch = ResidentInteractions(world.train).batch(np.arange(N))
+    sum(model.loss(batch, torch.Generator().manual_seed(0), 0).values()).backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None, name
+        assert torch.isfinite(weight.grad).all(), name
+        assert weight.grad.abs().sum() > 0, name
+
+
+@by_model
+def test_loss_falls_on_one_repeated_batch(kind, world, models):
+    if not isinstance(models[kind], GradientRecommender):
+        return
+    batch = ResidentInteractions(world.train).batch(np.arange(N))
+
+    def loss_of(model):
+        terms = model.train().loss(batch, torch.Generator().manual_seed(5), 0)
+        model.eval()
+        return float(terms["reconstruction"])
+
+    assert loss_of(models[kind]) < 0.9 * loss_of(built(kind, world))
+
+
+@by_model
+def test_scores_do_not_depend_on_the_order_of_the_batch(kind, world, models):
+    resident = ResidentInteractions(world.train)
+    order = np.random.default_rng(0).permutation(N)
+    with torch.no_grad():
+        straight = models[kind].scores(resident.batch(np.arange(N)))
+        shuffled = models[kind].scores(resident.batch(order))
+    torch.testing.assert_close(shuffled, straight[torch.from_numpy(order)], atol=1e-5, rtol=1e-4)
+
+
+@by_model
+def test_the_same_seed_gives_the_same_weights(kind, world):
+    first, second = (trained(kind, world, steps=5).state_dict() for _ in range(2))
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+@by_model
+def test_a_user_without_history_gets_finite_scores(kind):
+    train = InteractionMatrix.from_pairs([0, 0], [1, 2], None, n_users=2, n_items=4)
+    model = trained(kind, inputs_of(train), steps=3)
+    with torch.no_grad():
+        assert torch.isfinite(model.scores(ResidentInteractions(train).batch(np.array([1])))).all()
+
+
+@by_model
+def test_two_evaluation_passes_agree_to_the_last_bit(kind, world, models):
+    batch = ResidentInteractions(world.train).batch(np.arange(N))
+    with torch.no_grad():
+        assert torch.equal(models[kind].scores(batch), models[kind].scores(batch))
+
+
+@by_model
+def test_state_goes_into_another_instance_and_gives_the_same_scores(kind, world, models):
+    other = built(kind, inputs_of(world.train, seed=0))
+    other.load_state_dict(models[kind].state_dict())
+    batch = ResidentInteractions(world.train).batch(np.arange(N))
+    with torch.no_grad():
+        assert torch.equal(other.eval().scores(batch), models[kind].scores(batch))
+
+
+@by_model
+def test_semantic_matrices_are_no_part_of_the_checkpoint(kind, models):
+    assert not [name for name in models[kind].state_dict() if "vectors" in name]
+
+
+@by_model
+def test_cutting_the_embeddings_changes_only_models_that_read_language(kind, world):
+    zeros = SemanticMatrix(torch.zeros(N, 8), torch.zeros(N, dtype=torch.bool))
+    deaf = ModelInputs(world.train, {"items": zeros, "users": zeros}, world.seed)
+    batch = ResidentInteractions(world.train).batch(np.arange(N))
+    heard, unheard = (trained(kind, inputs, steps=20).scores(batch) for inputs in (world, deaf))
+    assert torch.equal(heard, unheard) != kind.reads_language
+
+
+@by_model
+def test_settings_survive_json(kind):
+    config = kind(**SMALL.get(name_of(kind), {}))
+    assert kind.model_validate_json(config.model_dump_json()) == config

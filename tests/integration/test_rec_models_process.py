@@ -1,0 +1,177 @@
+"""Training as a process: bundle in, checkpoint out; cut off, resumed, corrupted, poisoned."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from rec_models import Bundle, InteractionMatrix, SemanticSource, write_bundle
+from rec_models.checkpoints import load_tensors
+from rec_models.errors import BundleError, ForeignCheckpointError, NotFiniteError, UntrustedBytesError
+from rec_models.training import load_trained, train
+
+N_USERS, N_ITEMS = 40, 30
+BASE = {"name": "mult_vae", "hidden_dim": 8, "latent_dim": 4}
+QUICK = {"epochs": 6, "batch_size": 16, "evaluate_every": 2}
+
+
+def write(directory, *, model=BASE, training=QUICK, seed=3):
+    rng = np.random.default_rng(0)
+    cells = rng.permutation(N_USERS * N_ITEMS)[:400]
+    parts = {
+        name: InteractionMatrix.from_pairs(own // N_ITEMS, own % N_ITEMS, None, n_users=N_USERS, n_items=N_ITEMS)
+        for name, own in zip(("train", "valid", "test"), np.split(cells, [240, 320]), strict=True)
+    }
+    semantic = {}
+    for name, rows in (("items", N_ITEMS), ("users", N_USERS)):
+        values, mask = directory.parent / f"{name}.npy", directory.parent / f"{name}.mask.npy"
+        vectors = rng.standard_normal((rows, 5)).astype(np.float32)
+        np.save(values, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+        np.save(mask, np.ones(rows, bool))
+        semantic[name] = SemanticSource(values, mask, {"source": "attributes"})
+    ids = {"user_ids": [f"u{n}" for n in range(N_USERS)], "item_ids": [f"i{n}" for n in range(N_ITEMS)]}
+    settings = {"model": model, "training": training, "evaluation": {"ks": [5], "select_by": "recall@5"}, "seed": seed}
+    return write_bundle(directory, parts=parts, semantic=semantic, about={}, **ids, **settings)
+
+
+def weights(bundle):
+    return load_tensors(bundle.checkpoint / "model.safetensors", {})[0]
+
+
+def test_a_process_of_its_own_prints_events_and_leaves_a_sealed_checkpoint(tmp_path):
+    bundle = write(tmp_path / "bundle", model={"name": "dmrec", "base": BASE})
+    command = [sys.executable, "-m", "rec_models", "train", str(bundle.directory), "--device", "cpu", "--threads", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events][:2] == ["start", "epoch"]
+    assert events[-1]["event"] == "done"
+    metrics = json.loads((bundle.checkpoint / "metrics.json").read_text())
+    assert set(metrics["test"]) == {"recall@5", "ndcg@5", "coverage@5"}
+    assert metrics["best_epoch"] in range(0, 6, 2)
+    per_user = np.load(bundle.checkpoint / "per_user.npz")
+    assert per_user["test/recall@5"].mean() == pytest.approx(metrics["test"]["recall@5"], abs=1e-6)
+    assert not (bundle.checkpoint / "state.safetensors").exists()
+
+    out = tmp_path / "lists.npz"
+    command[3:5] = ["recommend", str(bundle.directory)]
+    subprocess.run([*command, "--k", "7", "--out", str(out)], check=True, capture_output=True)
+    lists = np.load(out)
+    assert lists["item_index"].shape == (N_USERS, 7)
+    known = bundle.part("train").union(bundle.part("valid"), bundle.part("test"))
+    for user, items in enumerate(lists["item_index"]):
+        assert not set(items.tolist()) & set(known.indices[known.indptr[user] : known.indptr[user + 1]].tolist())
+
+
+def test_evaluating_the_checkpoint_again_gives_the_same_numbers(tmp_path):
+    bundle = write(tmp_path / "bundle")
+    before = train(bundle, lambda event: None, device="cpu")
+    command = [sys.executable, "-m", "rec_models", "evaluate", str(bundle.directory), "--device", "cpu"]
+    subprocess.run(command, check=True, capture_output=True)
+    after = json.loads((bundle.checkpoint / "metrics.json").read_text())
+    assert after["test"] == pytest.approx(before["test"])
+    load_trained(Bundle.open(bundle.directory), torch.device("cpu"))  # still sealed
+
+
+def test_a_refused_bundle_is_one_json_sentence_and_its_exit_code(tmp_path):
+    command = [sys.executable, "-m", "rec_models", "train", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    event = json.loads(done.stdout)
+    assert (done.returncode, event["error"]) == (2, "BundleError")
+    assert str(tmp_path) in event["message"]
+
+
+class _CutOffError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("cut_at", [1, 3, 4])
+def test_T_T3_a_run_cut_off_and_resumed_ends_with_the_same_weights(tmp_path, cut_at):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    model = {"name": "dmrec", "base": BASE}
+    whole, cut = write(tmp_path / "a" / "bundle", model=model), write(tmp_path / "b" / "bundle", model=model)
+    train(whole, lambda event: None, device="cpu", saves_every_s=0)
+
+    def cut_off(event):
+        if event["event"] == "epoch" and event["epoch"] == cut_at:
+            raise _CutOffError
+
+    with pytest.raises(_CutOffError):
+        train(cut, cut_off, device="cpu", saves_every_s=0)
+    events = []
+    train(cut, events.append, device="cpu", saves_every_s=0)
+    assert "resume" in [event["event"] for event in events]
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(cut)[name]), name
+
+
+def test_T_T2_two_runs_of_one_seed_are_equal_and_another_seed_is_not(tmp_path):
+    found = []
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        (tmp_path / name).mkdir()
+        bundle = write(tmp_path / name / "bundle", seed=seed)
+        train(bundle, lambda event: None, device="cpu")
+        found.append(weights(bundle)["decoder_out.weight"])
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_T_T1_a_loss_that_is_not_finite_stops_training_at_once(tmp_path):
+    bundle = write(tmp_path / "bundle", training=QUICK | {"learning_rate": 1e30})
+    with pytest.raises(NotFiniteError, match="not finite at epoch 0, step"):
+        train(bundle, lambda event: None, device="cpu")
+    assert not (bundle.checkpoint / "model.safetensors").exists()
+
+
+def test_T_T4_a_checkpoint_cut_short_is_never_loaded(tmp_path):
+    bundle = write(tmp_path / "bundle")
+    train(bundle, lambda event: None, device="cpu")
+    path = bundle.checkpoint / "model.safetensors"
+    whole = path.read_bytes()
+    for length in np.linspace(0, len(whole) - 1, 25, dtype=int):
+        path.write_bytes(whole[:length])
+        with pytest.raises((UntrustedBytesError, BundleError)):
+            load_trained(bundle, torch.device("cpu"))
+
+
+def test_a_checkpoint_of_another_bundle_is_refused_with_both_names(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    ours, other = write(tmp_path / "a" / "bundle"), write(tmp_path / "b" / "bundle", seed=9)
+    for bundle in (ours, other):
+        train(bundle, lambda event: None, device="cpu")
+    for path in other.checkpoint.iterdir():
+        (ours.checkpoint / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ForeignCheckpointError, match="made with another bundle"):
+        load_trained(ours, torch.device("cpu"))
+
+
+def test_a_flipped_bit_in_the_bundle_is_found_before_training(tmp_path):
+    bundle = write(tmp_path / "bundle")
+    path = bundle.directory / "train.indices.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UntrustedBytesError, match="train.indices"):
+        Bundle.open(bundle.directory)
+
+
+def test_semantic_matrices_are_linked_and_mapped_never_copied(tmp_path):
+    bundle = write(tmp_path / "bundle", model={"name": "dmrec", "base": BASE})
+    linked = bundle.directory / "semantic" / "items.npy"
+    assert linked.stat().st_ino == (tmp_path / "items.npy").stat().st_ino
+    vectors = bundle.inputs().semantic["items"].vectors
+    mapped = np.load(linked, mmap_mode="r")
+    np.testing.assert_array_equal(vectors.numpy(), mapped)
+    with open("/proc/self/maps") as maps:
+        assert str(linked) in maps.read()
+
+
+def test_a_language_model_without_vectors_says_which_are_missing(tmp_path):
+    bundle = write(tmp_path / "bundle", model={"name": "dmrec", "base": BASE})
+    bundle.config["semantic"].pop("users")
+    with pytest.raises(LookupError, match="'users'; the bundle holds: items"):
+        train(bundle, lambda event: None, device="cpu")
