@@ -56,7 +56,7 @@ def epoch(
 ) -> float:
     """Mean loss of one pass over all users in random order."""
     model.train()
-    order = np.random.permutation(train.shape[0])
+    order = np.random.permutation(len(train.indptr) - 1)
     losses = []
     for start in range(0, len(order), batch_size):
         users = order[start : start + batch_size]

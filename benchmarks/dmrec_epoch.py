@@ -12,7 +12,10 @@ import argparse
 import json
 import resource
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ import torch
 from benchmarks.dense_reference import DenseDMRec, epoch, validate
 from rec_models.evaluation import EvaluationConfig, evaluate
 from rec_models.interactions import InteractionMatrix, ResidentInteractions
+from rec_models.memory import keep_freed_memory
 from rec_models.models import DMRecConfig, MultVAEConfig
 from rec_models.semantic import ModelInputs, SemanticMatrix
 
@@ -76,36 +80,69 @@ class Ours:
         return evaluate(self.model, self.history, self.valid, settings, part="valid").means()
 
 
-def race(parts: dict[str, InteractionMatrix], rounds: int, dim: int, batch_size: int) -> dict[str, Any]:
-    """Seconds of both sides, round by round, and their ratios."""
-    items, users = unit_vectors(parts["train"].n_items, dim, 1), unit_vectors(parts["train"].n_users, dim, 2)
-    ours = Ours(parts, items, users, batch_size)
-    ours.epoch()  # the peak of our own run, before the reference is built
-    ours.validate()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    theirs = DenseDMRec(items, users, hidden=600, latent=200, dropout=0.3, beta=0.5)
-    optimiser = torch.optim.Adam(theirs.parameters(), lr=1e-3)
-    rows = {name: scipy.sparse.csr_matrix((m.values, m.indices, m.indptr), m.shape) for name, m in parts.items()}
-    contests = {
-        "epoch": (ours.epoch, lambda: epoch(theirs, optimiser, rows["train"], batch_size)),
-        "validation": (ours.validate, lambda: validate(theirs, rows["train"], rows["valid"], (5, 10, 20))),
+class Reference:
+    """The same with the dense reference."""
+
+    def __init__(self, parts: dict[str, InteractionMatrix], items: torch.Tensor, users: torch.Tensor, batch_size: int):
+        self.model = DenseDMRec(items, users, hidden=600, latent=200, dropout=0.3, beta=0.5)
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=1e-3)
+        self.rows = {}
+        for name, part in parts.items():
+            self.rows[name] = scipy.sparse.csr_matrix((part.values, part.indices, part.indptr), part.shape)
+        self.batch_size = batch_size
+
+    def epoch(self) -> None:
+        """All users once."""
+        epoch(self.model, self.optimiser, self.rows["train"], self.batch_size)
+
+    def validate(self) -> dict[str, float]:
+        """recall and NDCG over the validation users."""
+        return validate(self.model, self.rows["train"], self.rows["valid"], (5, 10, 20))
+
+
+SIDES = {"ours": Ours, "reference": Reference}
+
+
+def one_side(side: str, given: argparse.Namespace) -> dict[str, float]:
+    """Seconds of the second epoch and of a validation pass, and the peak memory, in this process alone."""
+    if side == "ours":
+        keep_freed_memory()  # as `python -m rec_models train` does
+    parts = read_parts(given.interactions)
+    items, users = (
+        unit_vectors(parts["train"].n_items, given.dim, 1),
+        unit_vectors(parts["train"].n_users, given.dim, 2),
+    )
+    runner = SIDES[side](parts, items, users, given.batch_size)
+    runner.epoch()
+    seconds = {name: _timed(getattr(runner, name)) for name in ("epoch", "validate")}
+    return seconds | {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+def race(given: argparse.Namespace) -> dict[str, Any]:
+    """Medians of both sides and the ratio round by round, each side in a process of its own, in turn."""
+    rounds = [{side: _process(side, given) for side in SIDES} for _ in range(given.rounds)]
+    found: dict[str, Any] = {
+        "threads": torch.get_num_threads(),
+        "dim": given.dim,
+        "batch_size": given.batch_size,
+        "peak_memory_bytes": {side: max(row[side]["peak_memory_bytes"] for row in rounds) for side in SIDES},
     }
-    found: dict[str, Any] = {"peak_memory_bytes": peak, "threads": torch.get_num_threads(), "dim": dim}
-    for name, sides in contests.items():
-        seconds = [[_timed(side) for side in sides] for _ in range(rounds)]
-        ratios = [dense / sparse for sparse, dense in seconds]
-        found[name] = {
-            "ours_s": statistics.median(pair[0] for pair in seconds),
-            "reference_s": statistics.median(pair[1] for pair in seconds),
-            "ratio": statistics.median(ratios),
-            "ratio_range": [min(ratios), max(ratios)],
-        }
+    for name in ("epoch", "validate"):
+        ratios = [row["reference"][name] / row["ours"][name] for row in rounds]
+        found[name] = {f"{side}_s": statistics.median(row[side][name] for row in rounds) for side in SIDES}
+        found[name] |= {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
     return found
 
 
-def _timed(side: Any) -> float:
+def _process(side: str, given: argparse.Namespace) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.dmrec_epoch", str(given.interactions), "--side", side]
+    command += ["--dim", str(given.dim), "--batch-size", str(given.batch_size)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def _timed(act: Callable[[], object]) -> float:
     began = time.perf_counter()
-    side()
+    act()
     return time.perf_counter() - began
 
 
@@ -116,19 +153,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dim", type=int, default=1536)
     parser.add_argument("--batch-size", type=int, default=1024)
+    parser.add_argument("--side", choices=list(SIDES), help="run one side and print its seconds")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    found = race(read_parts(given.interactions), given.rounds, given.dim, given.batch_size)
+    if given.side:
+        print(json.dumps(one_side(given.side, given)))
+        return
+    found = race(given)
     if given.json:
         print(json.dumps(found))
         return
-    for name in ("epoch", "validation"):
+    for name in ("epoch", "validate"):
         row = found[name]
-        low, high = row["ratio_range"]
-        print(
-            f"{name}: {row['ours_s']:.2f} s against {row['reference_s']:.2f} s, {row['ratio']:.2f}x ({low:.2f}-{high:.2f})"
-        )
-    print(f"peak memory of our side: {found['peak_memory_bytes'] / 1e9:.2f} GB, threads: {found['threads']}")
+        seconds = f"{row['ours_s']:.2f} s against {row['reference_s']:.2f} s"
+        print(f"{name}: {seconds}: {row['ratio']:.2f}x ({row['low']:.2f}-{row['high']:.2f})")
+    peaks = {side: f"{peak / 1e9:.2f} GB" for side, peak in found["peak_memory_bytes"].items()}
+    print(f"peak memory: {peaks}, threads: {found['threads']}")
 
 
 if __name__ == "__main__":

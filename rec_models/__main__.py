@@ -48,8 +48,10 @@ def _run(given: argparse.Namespace) -> int:
     import torch
 
     from rec_models.bundle import Bundle
+    from rec_models.memory import keep_freed_memory
     from rec_models.training import train
 
+    keep_freed_memory()
     if given.threads:
         torch.set_num_threads(given.threads)
     bundle = Bundle.open(given.bundle)

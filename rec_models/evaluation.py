@@ -148,9 +148,11 @@ def first_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         k: list length; fewer items give shorter lists.
     """
     k = min(k, scores.shape[1])
-    best, items = torch.topk(scores, k, dim=1)
-    # topk leaves open which of several equal scores it takes; rows where that matters are ranked on unique keys.
-    tied = (best[:, 1:] == best[:, :-1]).any(1) | ((scores >= best[:, -1:]).sum(1) > k)
+    best, items = torch.topk(scores, min(k + 1, scores.shape[1]), dim=1)
+    # topk leaves open which of several equal scores it takes; rows where that matters are ranked on unique keys. One
+    # score beyond the list tells whether its last place is contested.
+    tied = (best[:, 1:] == best[:, :-1]).any(1)
+    best, items = best[:, :k].contiguous(), items[:, :k].contiguous()
     if tied.any():
         rows = torch.nonzero(tied).squeeze(1)
         index = torch.arange(scores.shape[1], device=scores.device)

@@ -52,11 +52,13 @@ class _DecodedMultinomialNLL(torch.autograd.Function):
         exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
         with torch.autocast(hidden.device.type, enabled=False):
             h, w = hidden.to(compute), weight.to(compute)
-            logits = torch.addmm(bias.to(compute), h, w.t())  # (batch, width) @ (width, items) -> (batch, items)
+            logits = (
+                h @ w.t()
+            )  # (batch, width) @ (width, items) -> (batch, items); the bias joins while rows are in cache
             values = batch.values.to(exact)
             counts = torch.zeros(len(h), dtype=exact, device=h.device).index_add_(0, batch.rows, values)
-            picked = (logits[batch.rows, batch.items].to(exact) * values).sum()
-            normalisers = _softmax_in_place(logits, counts / len(h), exact)
+            picked = ((logits[batch.rows, batch.items].to(exact) + bias[batch.items].to(exact)) * values).sum()
+            normalisers = _softmax_in_place(logits, bias.to(exact), counts / len(h), exact)
             loss = ((counts * normalisers).sum() - picked) / len(h)
             if any(ctx.needs_input_grad[:3]):
                 flat = batch.rows * logits.shape[1] + batch.items
@@ -72,15 +74,15 @@ class _DecodedMultinomialNLL(torch.autograd.Function):
         return *(grad * grad_loss for grad in ctx.saved_tensors), None, None
 
 
-def _softmax_in_place(logits: Tensor, scale: Tensor, exact: torch.dtype) -> Tensor:
-    """(batch,) log-normalisers; `logits` becomes scale * softmax(logits)."""
+def _softmax_in_place(logits: Tensor, bias: Tensor, scale: Tensor, exact: torch.dtype) -> Tensor:
+    """(batch,) log-normalisers of logits + bias; `logits` becomes scale * softmax(logits + bias)."""
     normalisers = torch.empty(len(logits), dtype=exact, device=logits.device)
     rows = _ROWS_AT_ONCE if logits.device.type == "cpu" else len(logits)
     for start in range(0, len(logits), rows):
         block = logits[start : start + rows]
-        part = block.to(exact)  # the block itself where it is exact already
+        part = block.add_(bias) if block.dtype == exact else block + bias
         highest = part.amax(-1, keepdim=True)
-        part = part.sub_(highest).exp_() if part is block else (part - highest).exp_()
+        part.sub_(highest).exp_()
         mass = part.sum(-1, keepdim=True)
         normalisers[start : start + rows] = (highest + mass.log()).squeeze(-1)
         part.mul_(scale[start : start + rows, None] / mass)

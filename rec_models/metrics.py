@@ -41,8 +41,8 @@ def ndcg(hits: Hits, n_relevant: Counts, k: int) -> Values:
     """
     discounts = 1 / np.log2(np.arange(2, k + 2))
     ideal = np.cumsum(discounts)
-    gains: Values = np.where(hits[:, :k], discounts, 0.0).sum(axis=1)
-    return gains / ideal[np.minimum(n_relevant, k) - 1]
+    gains = np.where(hits[:, :k], discounts, 0.0).sum(axis=1)
+    return np.asarray(gains / ideal[np.minimum(n_relevant, k) - 1])
 
 
 def mrr(hits: Hits, n_relevant: Counts, k: int) -> Values:
@@ -61,4 +61,4 @@ def hit(hits: Hits, n_relevant: Counts, k: int) -> Values:
     Source: common usage.
     Deviations: none.
     """
-    return hits[:, :k].any(1).astype(np.float64)
+    return hits[:, :k].any(axis=1, keepdims=True)[:, 0].astype(np.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +20,10 @@ class RecommenderConfig(BaseModel):
 
     paper: ClassVar[str]
     reads_language: ClassVar[bool] = False
+
+    def key(self) -> dict[str, Any]:
+        """All settings as plain values, defaults included: what identifies the model beside data and seed."""
+        return self.model_dump(mode="json")
 
     def build(self, inputs: ModelInputs) -> Recommender:
         """The untrained model; the caller has seeded torch."""
