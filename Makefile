@@ -27,7 +27,7 @@ types: install
 
 # One compute thread per worker: two threads in each of two workers on two cores slow everything down.
 unit: install
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile -m "not full"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
 
 clean:
 	rm -rf .venv var build *.egg-info

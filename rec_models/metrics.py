@@ -61,4 +61,4 @@ def hit(hits: Hits, n_relevant: Counts, k: int) -> Values:
     Source: common usage.
     Deviations: none.
     """
-    return hits[:, :k].any(axis=1, keepdims=True)[:, 0].astype(np.float64)
+    return (hits[:, :k].sum(axis=1) > 0).astype(np.float64)

@@ -1,0 +1,226 @@
+"""The ledger on a real file: announced before it is sent, kept once answered, the same after a reopening."""
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from warehouse import (
+    AlreadyAnsweredError,
+    CorruptFileError,
+    DiskFullError,
+    FormatVersionError,
+    Ledger,
+    LedgerClosedError,
+    UnknownAttemptError,
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    key: str
+    model: str = "m"
+    kind: str = "item"
+    entity_id: str = "1"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    state: str = "ok"
+    status: int | None = 200
+    error: str | None = None
+    latency_ms: float | None = 12.5
+    tokens_in: int | None = 10
+    tokens_out: int | None = 5
+    usd: float | None = 0.25
+    model: str | None = "m-2026"
+    body: bytes | None = b'{"choices": []}'
+    finish_reason: str | None = "stop"
+    usage: dict | str | None = None
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "ledger.sqlite"
+
+
+def test_an_answer_is_there_after_a_reopening_byte_for_byte(path):
+    with Ledger(path) as ledger:
+        assert ledger.answered("k") is None
+        assert ledger.intend(Request("k")) == 1
+        assert ledger.uncertain() == 1
+        ledger.settle("k", 1, Outcome(usage={"b": 1, "a": 2}))
+        assert ledger.uncertain() == 0
+    with Ledger(path) as ledger:
+        answer = ledger.answered("k")
+    assert answer.body == b'{"choices": []}'
+    assert (answer.model, answer.finish_reason, answer.usage) == ("m-2026", "stop", '{"a": 2, "b": 1}')
+
+
+def test_what_is_acknowledged_is_on_disk_before_the_ledger_is_closed(path):
+    with Ledger(path) as ledger:
+        ledger.intend(Request("k"))
+        ledger.settle("k", 1, Outcome())
+        with sqlite3.connect(path) as other:
+            assert other.execute("SELECT state FROM attempt").fetchall() == [("ok",)]
+            assert other.execute("SELECT count(*) FROM response").fetchall() == [(1,)]
+
+
+def test_attempts_are_numbered_and_a_failed_one_keeps_no_answer(path):
+    with Ledger(path) as ledger:
+        assert ledger.intend(Request("k")) == 1
+        ledger.settle("k", 1, Outcome(state="retryable", status=503, error="unavailable", body=None, usd=None))
+        assert ledger.answered("k") is None
+        assert ledger.intend(Request("k")) == 2
+        ledger.settle("k", 2, Outcome(state="sent", status=None, error="deadline", body=None, usd=None))
+        assert ledger.uncertain() == 1
+        assert ledger.mark() == 2
+        spent = ledger.spent()
+    assert (spent.calls, spent.usd, spent.unpriced) == (2, 0.0, 2)
+
+
+def test_an_answered_key_is_never_announced_again(path):
+    with Ledger(path) as ledger:
+        ledger.intend(Request("k"))
+        ledger.settle("k", 1, Outcome())
+        with pytest.raises(AlreadyAnsweredError):
+            ledger.intend(Request("k"))
+        assert ledger.intend(Request("other")) == 1
+
+
+def test_an_attempt_is_settled_once_and_only_when_it_was_announced(path):
+    with Ledger(path) as ledger:
+        with pytest.raises(UnknownAttemptError, match="never announced"):
+            ledger.settle("k", 1, Outcome())
+        ledger.intend(Request("k"))
+        ledger.settle("k", 1, Outcome(latency_ms=None, body=None))
+        with pytest.raises(UnknownAttemptError, match="settled before"):
+            ledger.settle("k", 1, Outcome())
+
+
+def test_the_first_of_two_replies_to_one_key_stands_and_both_attempts_count(path):
+    with Ledger(path) as ledger:
+        for number in (1, 2):
+            assert ledger.intend(Request("k")) == number
+        ledger.settle("k", 1, Outcome(body=b"first"))
+        ledger.settle("k", 2, Outcome(body=b"second"))
+        assert ledger.answered("k").body == b"first"
+        assert ledger.spent().usd == 0.5
+
+
+def test_many_threads_share_commits_and_lose_nothing(path):
+    def ask(number: int) -> int:
+        key = f"k{number}"
+        attempt = ledger.intend(Request(key, entity_id=str(number)))
+        ledger.settle(key, attempt, Outcome(body=key.encode()))
+        return attempt
+
+    with Ledger(path) as ledger:
+        with ThreadPoolExecutor(16) as pool:
+            assert set(pool.map(ask, range(300))) == {1}
+        calls = ledger.calls()
+        assert all(ledger.answered(f"k{number}").body == f"k{number}".encode() for number in range(300))
+    assert calls.num_rows == 300
+    assert set(calls["entity_id"].to_pylist()) == {str(number) for number in range(300)}
+
+
+def test_calls_are_rows_of_llm_calls_without_bodies(path):
+    with Ledger(path) as ledger:
+        assert ledger.calls().num_rows == 0
+        ledger.intend(Request("k"))
+        ledger.settle("k", 1, Outcome())
+        (row,) = ledger.calls().to_pylist()
+    assert row["request_key"] == "k"
+    assert (row["state"], row["status"], row["latency_ms"], row["usd"]) == ("ok", 200, 12.5, 0.25)
+    assert row["started_at"].year >= 2024
+    assert "body" not in row
+
+
+def test_a_flipped_byte_in_a_reply_is_never_believed(path):
+    body = b"the reply that was paid for" * 20
+    with Ledger(path) as ledger:
+        ledger.intend(Request("k"))
+        ledger.settle("k", 1, Outcome(body=body))
+    content = bytearray(path.read_bytes())
+    content[content.index(body) + 100] ^= 1
+    path.write_bytes(content)
+    with Ledger(path) as ledger, pytest.raises(CorruptFileError, match="does not match its sha256"):
+        ledger.answered("k")
+
+
+def test_a_file_that_is_no_ledger_is_refused_with_the_cure(path):
+    path.write_bytes(b"not a database, whatever its name says" * 100)
+    with pytest.raises(CorruptFileError, match="backups/") as caught:
+        Ledger(path)
+    assert caught.value.exit_code == 6
+
+
+def test_a_ledger_of_a_newer_program_says_so(path):
+    Ledger(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 9")
+    with pytest.raises(FormatVersionError):
+        Ledger(path)
+
+
+def test_backups_are_whole_ledgers_and_the_newest_three_stay(path):
+    with Ledger(path) as ledger:
+        ledger.intend(Request("k"))
+        ledger.settle("k", 1, Outcome())
+        copies = [ledger.backup() for _ in range(5)]
+    kept = sorted(copies[0].parent.iterdir())
+    assert kept == copies[2:]
+    with Ledger(kept[-1]) as restored:
+        assert restored.answered("k").body == Outcome().body
+
+
+def test_a_reader_makes_no_file_and_writes_nothing(path):
+    with Ledger(path, read_only=True) as ledger:
+        assert ledger.spent().calls == 0
+        assert ledger.calls().num_rows == 0
+    assert not path.exists()
+    Ledger(path).close()
+    with Ledger(path, read_only=True) as ledger, pytest.raises(OSError, match="could not be written"):
+        ledger.intend(Request("k"))
+
+
+def test_a_closed_ledger_takes_no_more_entries(path):
+    ledger = Ledger(path)
+    ledger.close()
+    ledger.close()
+    with pytest.raises(LedgerClosedError, match="it was closed"):
+        ledger.intend(Request("k"))
+
+
+def test_a_full_disk_stops_the_ledger_and_keeps_what_was_acknowledged(path, monkeypatch):
+    from warehouse import ledger_file
+
+    real = ledger_file._prepare
+
+    def small(db, path, *, read_only):
+        real(db, path, read_only=read_only)
+        db.execute("PRAGMA max_page_count = 40")
+
+    monkeypatch.setattr(ledger_file, "_prepare", small)
+    acknowledged = []
+    with Ledger(path) as ledger:
+        with pytest.raises(DiskFullError, match="make room") as caught:
+            for number in range(1000):
+                ledger.intend(Request(f"k{number}"))
+                ledger.settle(f"k{number}", 1, Outcome(body=b"x" * 2000))
+                acknowledged.append(f"k{number}")
+        assert caught.value.exit_code == 4
+        with pytest.raises(LedgerClosedError):
+            ledger.mark()
+    monkeypatch.undo()
+    assert acknowledged
+    with Ledger(path) as ledger:
+        assert all(ledger.answered(key) for key in acknowledged)
+
+
+def test_the_journal_never_uses_wal(path):
+    with Ledger(path):
+        pass
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA journal_mode").fetchone()[0] != "wal"

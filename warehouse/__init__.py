@@ -1,0 +1,176 @@
+"""What is kept: immutable snapshots of Parquet tables, the ledger of paid requests, SQL over both.
+
+Names are imported from their modules on first use, so that `import warehouse` costs neither pyarrow nor duckdb.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from warehouse.catalogue import Catalogue
+    from warehouse.commits import SnapshotBuilder
+    from warehouse.door import Door, check_door
+    from warehouse.entities import pack_entities, unpack_attributes
+    from warehouse.errors import (
+        AlreadyAnsweredError,
+        ColumnMapError,
+        CorruptFileError,
+        DiskFullError,
+        DuplicateKeyError,
+        EmptySourceError,
+        FormatVersionError,
+        IdentifierError,
+        LedgerClosedError,
+        LedgerWriteError,
+        LockHeldError,
+        LockRequiredError,
+        LockUnsupportedError,
+        MatrixError,
+        MissingColumnError,
+        MissingFileError,
+        NotUtf8Error,
+        SchemaMismatchError,
+        SourceError,
+        SqlError,
+        UnknownAttemptError,
+        UnknownColumnError,
+        UnknownSnapshotError,
+        UnknownTableError,
+        UnreadableSourceError,
+        UnsafePathError,
+        WarehouseError,
+    )
+    from warehouse.fragments import Fragment, write_parquet
+    from warehouse.ledger import Answer, Ledger, Spent
+    from warehouse.matrices import MatrixPaths
+    from warehouse.root import GcSummary, VerifySummary, Warehouse
+    from warehouse.snapshot import Snapshot
+    from warehouse.sources import read_source, source_fingerprint
+    from warehouse.storage import (
+        atomic_write,
+        canonical_json,
+        content_key,
+        file_sha256,
+        make_directory,
+        sql_identifier,
+    )
+    from warehouse.table import Table
+    from warehouse.tables import (
+        EMBEDDINGS,
+        INTERACTIONS,
+        ITEMS,
+        LLM_CALLS,
+        METRICS,
+        METRICS_PER_USER,
+        MODEL_REGISTRY,
+        PROFILES,
+        PROMPTS,
+        QUARANTINE,
+        RECOMMENDATIONS,
+        RUNS,
+        SPLITS,
+        TABLES,
+        USERS,
+        arrow_table,
+    )
+
+__all__ = [
+    "EMBEDDINGS",
+    "INTERACTIONS",
+    "ITEMS",
+    "LLM_CALLS",
+    "METRICS",
+    "METRICS_PER_USER",
+    "MODEL_REGISTRY",
+    "PROFILES",
+    "PROMPTS",
+    "QUARANTINE",
+    "RECOMMENDATIONS",
+    "RUNS",
+    "SPLITS",
+    "TABLES",
+    "USERS",
+    "AlreadyAnsweredError",
+    "Answer",
+    "Catalogue",
+    "ColumnMapError",
+    "CorruptFileError",
+    "DiskFullError",
+    "Door",
+    "DuplicateKeyError",
+    "EmptySourceError",
+    "FormatVersionError",
+    "Fragment",
+    "GcSummary",
+    "IdentifierError",
+    "Ledger",
+    "LedgerClosedError",
+    "LedgerWriteError",
+    "LockHeldError",
+    "LockRequiredError",
+    "LockUnsupportedError",
+    "MatrixError",
+    "MatrixPaths",
+    "MissingColumnError",
+    "MissingFileError",
+    "NotUtf8Error",
+    "SchemaMismatchError",
+    "Snapshot",
+    "SnapshotBuilder",
+    "SourceError",
+    "Spent",
+    "SqlError",
+    "Table",
+    "UnknownAttemptError",
+    "UnknownColumnError",
+    "UnknownSnapshotError",
+    "UnknownTableError",
+    "UnreadableSourceError",
+    "UnsafePathError",
+    "VerifySummary",
+    "Warehouse",
+    "WarehouseError",
+    "arrow_table",
+    "atomic_write",
+    "canonical_json",
+    "check_door",
+    "content_key",
+    "file_sha256",
+    "make_directory",
+    "pack_entities",
+    "read_source",
+    "source_fingerprint",
+    "sql_identifier",
+    "unpack_attributes",
+    "write_parquet",
+]
+
+_HOMES = {
+    "catalogue": ("Catalogue",),
+    "commits": ("SnapshotBuilder",),
+    "door": ("Door", "check_door"),
+    "entities": ("pack_entities", "unpack_attributes"),
+    "fragments": ("Fragment", "write_parquet"),
+    "ledger": ("Answer", "Ledger", "Spent"),
+    "matrices": ("MatrixPaths",),
+    "root": ("GcSummary", "VerifySummary", "Warehouse"),
+    "snapshot": ("Snapshot",),
+    "sources": ("read_source", "source_fingerprint"),
+    "storage": ("atomic_write", "canonical_json", "content_key", "file_sha256", "make_directory", "sql_identifier"),
+    "table": ("Table",),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name.endswith("Error"):
+        home = "errors"
+    else:
+        # what has no other home is a table, or the way to fill one
+        home = next((module for module, names in _HOMES.items() if name in names), "tables")
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

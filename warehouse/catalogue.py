@@ -1,0 +1,219 @@
+"""SQL over one snapshot: DuckDB in memory, views over exactly the pinned files, nothing else within reach."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from warehouse.errors import SqlError
+from warehouse.fragments import Fragment
+from warehouse.snapshot import Snapshot, sql_columns_of
+from warehouse.storage import sql_identifier
+from warehouse.table import sql_columns
+from warehouse.tables import PROFILES, TABLES
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+MACROS = ("similar_items", "similar_users", "profile_history", "cost_by_day")
+
+_LOCKDOWN = (
+    "SET autoinstall_known_extensions = false",
+    "SET autoload_known_extensions = false",
+    "SET enable_external_access = false",
+    "SET lock_configuration = true",
+)
+# what a query tree may be made of; a CTE may also hold COPY or INSERT, and those write
+_READING_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "CTE_NODE", "RECURSIVE_CTE_NODE"})
+_EXPLAIN = re.compile(r"\s*explain(\s+analyze)?\s", re.IGNORECASE)
+
+
+class Catalogue:
+    """Read-only SQL over a snapshot's tables, as a context manager.
+
+    Every declared table is a view, empty where nothing was written; `embeddings` is the default encoder's. Files of
+    the snapshot are proved before the first query, no other file, extension or setting can be reached from SQL.
+    """
+
+    def __init__(self, snapshot: Snapshot | None, lineage: Sequence[Snapshot], memory: str = "4GB") -> None:
+        self._snapshot = snapshot
+        self._lineage = lineage
+        self._memory = memory
+        self._connection: duckdb.DuckDBPyConnection | None = None
+
+    def __enter__(self) -> Self:
+        self._open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @property
+    def tables(self) -> list[str]:
+        """The names a query may read."""
+        return sorted(name for name, _ in _views(self._snapshot, self._lineage))
+
+    def query(self, sql: str, params: Sequence[object] = ()) -> "pa.Table":
+        """The rows of one reading statement; `?` or `$1` stand for `params`.
+
+        Raises:
+            SqlError: it does not parse or run, is more than one statement, or would write; names the tables.
+        """
+        import duckdb
+
+        connection = self._open()
+        try:
+            self._refuse_writing(connection, sql)
+            result = connection.sql(sql, params=list(params))
+            if result is None:
+                raise SqlError("the statement gives no rows; only reading statements are run", self.tables)
+            return result.to_arrow_table()
+        except duckdb.Error as error:
+            raise SqlError(str(error).strip().replace("\n", " "), self.tables) from error
+
+    def _open(self) -> "duckdb.DuckDBPyConnection":
+        if self._connection is None:
+            for age, snapshot in enumerate(self._lineage):
+                snapshot.verify(["profiles"] if age else None, trust_notes=True)
+            self._connection = _connect(self._snapshot, self._lineage, self._memory)
+        return self._connection
+
+    def _refuse_writing(self, connection: "duckdb.DuckDBPyConnection", sql: str) -> None:
+        # EXPLAIN ANALYZE runs what it explains: it is judged by that
+        judged = _EXPLAIN.sub("", sql, count=1) if _EXPLAIN.match(sql) else sql
+        if len(connection.extract_statements(sql)) != 1 or len(connection.extract_statements(judged)) != 1:
+            raise SqlError("expected exactly one statement", self.tables)
+        ((text,),) = connection.execute("SELECT json_serialize_sql($1)", [judged]).fetchall()
+        tree = json.loads(text)
+        if tree.get("error"):
+            raise SqlError(f"only reading statements are run ({tree.get('error_message')})", self.tables)
+        strange = sorted(set(_node_kinds(tree)) - _READING_NODES)
+        if strange:
+            raise SqlError(f"only reading statements are run, this one holds {strange[0]}", self.tables)
+
+
+def _connect(snapshot: Snapshot | None, lineage: Sequence[Snapshot], memory: str) -> "duckdb.DuckDBPyConnection":
+    import duckdb
+
+    # a query names tables, never variables of the program that runs it
+    settings: dict[str, Any] = {
+        "memory_limit": memory,
+        "threads": min(4, os.cpu_count() or 1),
+        "python_enable_replacements": False,
+    }
+    connection = duckdb.connect(":memory:", config=settings)
+    try:
+        for statement in [*statements(snapshot, lineage), _allow(_pinned(snapshot, lineage)), *_LOCKDOWN]:
+            connection.execute(statement)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def statements(snapshot: Snapshot | None, lineage: Sequence[Snapshot]) -> list[str]:
+    """The SQL that makes a snapshot's views and macros, one statement each, in order."""
+    views = [f"CREATE OR REPLACE VIEW {sql_identifier(name)} AS {query}" for name, query in _views(snapshot, lineage)]
+    macros = [
+        files("warehouse").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8").strip().rstrip(";")
+        for name in MACROS
+    ]
+    return ["SET TimeZone = 'UTC'", *views, *macros]
+
+
+def init_sql(snapshot: Snapshot, lineage: Sequence[Snapshot]) -> str:
+    """What `duckdb -init` runs: the same views over the same pinned files, then the same locks."""
+    head = f"-- views of snapshot {snapshot.id}; written when it was published: duckdb -init init.sql"
+    body = [*statements(snapshot, lineage), _allow(_pinned(snapshot, lineage)), *_LOCKDOWN]
+    return "\n".join([head, *(f"{statement};" for statement in body)]) + "\n"
+
+
+def _views(snapshot: Snapshot | None, lineage: Sequence[Snapshot]) -> Iterator[tuple[str, str]]:
+    stored = snapshot.tables if snapshot else {}
+    for table in TABLES:
+        if not table.family:
+            yield table.name, _select(stored.get(table.name, []), sql_columns(table.schema))
+            continue
+        default = snapshot.default_embeddings if snapshot else None
+        for name in sorted(stored):
+            if name.startswith(f"{table.name}_"):
+                yield name, _select(stored[name], dict(stored[name][-1].columns))
+        chosen = stored.get(default or "", [])
+        yield table.name, _select(chosen, dict(chosen[-1].columns) if chosen else sql_columns_of(table))
+    yield "profile_versions", _profile_versions(lineage)
+
+
+def _select(fragments: Sequence[Fragment], columns: dict[str, str], extra: str = "") -> str:
+    """Reads explicit files; a column younger than all of them is null, a vector gets its length back."""
+    present = {name for fragment in fragments for name in fragment.columns}
+    if not fragments:
+        nulls = ", ".join(f"NULL::{kind} AS {sql_identifier(name)}" for name, kind in columns.items())
+        return f"SELECT {nulls}{extra} WHERE false"
+    shown = ", ".join(
+        f"{sql_identifier(name)}::{kind} AS {name}" if name in present else f"NULL::{kind} AS {name}"
+        for name, kind in columns.items()
+    )
+    return f"SELECT {shown}{extra} FROM read_parquet([{_file_list(fragments)}], union_by_name = true)"
+
+
+def _profile_versions(lineage: Sequence[Snapshot]) -> str:
+    # only where the profiles changed: a snapshot with the files of its parent says nothing new
+    columns = sql_columns(PROFILES.schema)
+    parts, seen = [], None
+    for snapshot in reversed(lineage):
+        fragments = snapshot.tables.get("profiles", [])
+        names = [fragment.sha256 for fragment in fragments]
+        if not fragments or names == seen:
+            continue
+        seen = names
+        when = f"{_literal(snapshot.created_at)}::TIMESTAMPTZ"
+        extra = f", {snapshot.counter} AS counter, {_literal(snapshot.id)} AS in_snapshot, {when} AS created_at"
+        parts.append(_select(fragments, columns, extra))
+    if not parts:
+        return _select([], {**columns, "counter": "BIGINT", "in_snapshot": "VARCHAR", "created_at": "TIMESTAMPTZ"})
+    return " UNION ALL ".join(parts)
+
+
+def _pinned(snapshot: Snapshot | None, lineage: Sequence[Snapshot]) -> list[Fragment]:
+    own = [fragment for fragments in (snapshot.tables if snapshot else {}).values() for fragment in fragments]
+    past = [fragment for older in lineage for fragment in older.tables.get("profiles", [])]
+    return list({fragment.path: fragment for fragment in (*own, *past)}.values())
+
+
+def _allow(fragments: Sequence[Fragment]) -> str:
+    # both spellings: what a view asks for, and the file it finds
+    names = dict.fromkeys(name for fragment in fragments for name in (str(fragment.path), _as_pattern(fragment)))
+    return f"SET allowed_paths = [{', '.join(_literal(name) for name in names)}]"
+
+
+def _file_list(fragments: Sequence[Fragment]) -> str:
+    return ", ".join(_literal(_as_pattern(fragment)) for fragment in fragments)
+
+
+def _as_pattern(fragment: Fragment) -> str:
+    # DuckDB expands patterns even in a list of names: brackets around one make it a plain character
+    return re.sub(r"([*?\[])", r"[\1]", str(fragment.path))
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _node_kinds(tree: object) -> Iterator[str]:
+    if isinstance(tree, dict):
+        kind = tree.get("type")
+        if isinstance(kind, str) and kind.endswith("_NODE"):
+            yield kind
+        for branch in tree.values():
+            yield from _node_kinds(branch)
+    elif isinstance(tree, list):
+        for branch in tree:
+            yield from _node_kinds(branch)

@@ -1,0 +1,277 @@
+"""The warehouse as its users hold it: a directory of immutable files, one pointer, one lock."""
+
+import re
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from warehouse.commits import SnapshotBuilder, united
+from warehouse.errors import CorruptFileError, LockRequiredError, UnknownSnapshotError
+from warehouse.fragments import VerifiedFiles
+from warehouse.locking import RunLock
+from warehouse.matrices import MatrixPaths, MatrixStore
+from warehouse.snapshot import Snapshot, load_manifest
+from warehouse.storage import atomic_write, file_name, fsync_directory, install_tree, make_directory
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from warehouse.catalogue import Catalogue
+    from warehouse.ledger import Ledger
+
+_SNAPSHOT_ID = re.compile(r"(\d{8,18})-[0-9a-f]{12}")
+_DAY_S = 86_400.0
+
+
+@dataclass(frozen=True)
+class GcSummary:
+    """What was collected: how many snapshots and fragments, how many bytes they took."""
+
+    snapshots: int
+    fragments: int
+    freed_bytes: int
+
+
+@dataclass(frozen=True)
+class VerifySummary:
+    """What was proved: how many files and bytes of one snapshot."""
+
+    snapshot: str
+    files: int
+    bytes: int
+
+
+class Warehouse:
+    """One warehouse directory. Making the object touches nothing; writing needs `lock`."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).expanduser().resolve()
+        self._lock = RunLock(self.root / "LOCK")
+        self._verified = VerifiedFiles(self.root)
+        self._loaded: dict[str, Snapshot] = {}
+
+    def lock(self, command: str = "run") -> AbstractContextManager[None]:
+        """The run lock for the length of the block; `staging/` is swept when it is taken.
+
+        Raises:
+            LockHeldError: names the process that holds it and since when.
+        """
+        return self._lock.held(command, on_acquire=self._sweep)
+
+    def holder(self) -> dict[str, object] | None:
+        """Who runs here now, as {"pid", "command", "since"}, or None."""
+        return self._lock.holder()
+
+    def inside(self, *names: str) -> Path:
+        """A path under the root made of plain names; nothing is created.
+
+        Raises:
+            UnsafePathError: a name that could lead elsewhere.
+        """
+        return self.root.joinpath(*(file_name(name) for name in names))
+
+    def install_directory(self, partial: Path, final: Path) -> None:
+        """`partial` becomes `final` in one step, every byte of it on disk first; for models and reports."""
+        install_tree(partial, final)
+
+    def current(self) -> Snapshot | None:
+        """The published snapshot, None before the first; read once and pass it on."""
+        pointer = self.root / "CURRENT"
+        try:
+            snapshot_id = pointer.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+        except UnicodeDecodeError as error:
+            raise CorruptFileError(str(pointer), f"it does not name a snapshot ({error})") from error
+        if not _SNAPSHOT_ID.fullmatch(snapshot_id):
+            raise CorruptFileError(str(pointer), f"it does not name a snapshot: {snapshot_id[:60]!r}")
+        if not (self.root / "snapshots" / snapshot_id).is_dir():
+            raise CorruptFileError(str(pointer), f"it names snapshot {snapshot_id}, which is not there")
+        return self.snapshot(snapshot_id)
+
+    def snapshot(self, snapshot_id: str) -> Snapshot:
+        """The snapshot of that id, published or not.
+
+        Raises:
+            UnknownSnapshotError: names the newest ones.
+            CorruptFileError: its manifest changed since it was written.
+        """
+        if snapshot_id not in self._loaded:
+            folder = self.root / "snapshots" / snapshot_id
+            if not _SNAPSHOT_ID.fullmatch(snapshot_id) or not folder.is_dir():
+                raise UnknownSnapshotError(snapshot_id, self._ids())
+            manifest = load_manifest(folder / "manifest.json", snapshot_id)
+            self._loaded[snapshot_id] = Snapshot(self.root, manifest, self._verified)
+        return self._loaded[snapshot_id]
+
+    def snapshots(self) -> list[Snapshot]:
+        """Every snapshot that is there, newest first by counter."""
+        return [self.snapshot(snapshot_id) for snapshot_id in self._ids()]
+
+    def find_stage(self, stage: str, key: str) -> Snapshot | None:
+        """The newest snapshot that went through this stage with this key, published or not."""
+        for snapshot_id in self._ids():
+            snapshot = self.snapshot(snapshot_id)
+            if snapshot.stages.get(stage, {}).get("key") == key:
+                return snapshot
+        return None
+
+    def begin(self, parent: Snapshot | None) -> SnapshotBuilder:
+        """The next version in the making, with the parent's tables carried over."""
+        return SnapshotBuilder(
+            self.root,
+            parent,
+            current=self.current,
+            next_counter=self._next_counter,
+            require_lock=self._require_lock,
+            verified=self._verified,
+        )
+
+    def publish(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot CURRENT points to afterwards; nothing is written when it does already.
+
+        Every byte is hashed first. The counter never goes back and no history is lost: an older snapshot, or one made
+        beside a newer CURRENT, is committed again with a new counter, and that is what is returned.
+
+        Raises:
+            LockRequiredError: the run lock is not held by this process.
+            CorruptFileError: a file of it is not what was committed; CURRENT stays.
+        """
+        self._require_lock("publishing")
+        current = self.current()
+        if current is not None and current.id == snapshot.id:
+            self._write_init(current)
+            return current
+        snapshot.verify()
+        if current is not None and (snapshot.counter < current.counter or _lacks_history(snapshot, current)):
+            snapshot = self.begin(snapshot).commit(
+                settings_hash=snapshot.manifest["settings_hash"],
+                code_version=snapshot.manifest["code_version"],
+                ledger_mark=snapshot.manifest["ledger_mark"],
+            )
+        atomic_write(self.root / "CURRENT", f"{snapshot.id}\n".encode())
+        self._write_init(snapshot)
+        return snapshot
+
+    def verify(self, snapshot: Snapshot | None = None) -> VerifySummary | None:
+        """Hashes every file of a snapshot (CURRENT by default) and trusts no note; None where nothing is published."""
+        chosen = snapshot or self.current()
+        if chosen is None:
+            return None
+        files = sum(len(fragments) for fragments in chosen.tables.values())
+        return VerifySummary(chosen.id, files, chosen.verify())
+
+    def gc(self, keep: int = 5, min_age_s: float = _DAY_S) -> GcSummary:
+        """Removes what no kept snapshot names: kept are CURRENT, the newest `keep`, and all younger than `min_age_s`.
+
+        Raises:
+            LockRequiredError: the run lock is not held by this process.
+            CorruptFileError: a manifest cannot be read, so what it names is unknown; nothing is removed.
+        """
+        self._require_lock("collecting garbage")
+        current = self.current()
+        kept: list[Snapshot] = []
+        dropped: list[Snapshot] = []
+        for place, snapshot in enumerate(self.snapshots()):
+            age_s = time.time() - (self.root / "snapshots" / snapshot.id).stat().st_mtime
+            is_current = current is not None and snapshot.id == current.id
+            (kept if place < keep or is_current or age_s < min_age_s else dropped).append(snapshot)
+        for snapshot in dropped:
+            # out of sight first: a half-removed snapshot must not be found
+            trash = make_directory(self.root / "staging") / f"gc-{snapshot.id}"
+            (self.root / "snapshots" / snapshot.id).rename(trash)
+            fsync_directory(self.root / "snapshots")
+            shutil.rmtree(trash)
+            self._loaded.pop(snapshot.id, None)
+        fragments, freed = self._remove_unnamed({f.path for s in kept for table in s.tables.values() for f in table})
+        return GcSummary(len(dropped), fragments, freed)
+
+    def ledger(self, *, read_only: bool = False) -> "Ledger":
+        """The ledger of paid requests, as a context manager; made on first use unless `read_only`.
+
+        Raises:
+            LockRequiredError: it is to be written and the run lock is not held by this process.
+            CorruptFileError: SQLite's own check fails.
+        """
+        from warehouse.ledger import Ledger
+
+        if not read_only:
+            self._require_lock("writing the ledger")
+
+        return Ledger(self.root / "ledger.sqlite", read_only=read_only)
+
+    def catalogue(self, snapshot: Snapshot | None) -> "Catalogue":
+        """SQL over one snapshot, as a context manager; with None, over empty tables."""
+        from warehouse.catalogue import Catalogue
+
+        return Catalogue(snapshot, self._lineage(snapshot))
+
+    def matrix(self, key: str, build: "Callable[[], tuple[np.ndarray, np.ndarray]]") -> MatrixPaths:
+        """The semantic matrix of that key, built when it is not there; processes that ask at once build it once.
+
+        Args:
+            key: content of encoder, profiles, index order and dtype.
+            build: gives (values [n, d] float, mask [n] bool, True = has text).
+        """
+        return MatrixStore(self.root / "matrices", self._verified).get(key, build)
+
+    def _sweep(self) -> None:
+        # whatever is staged was left by a process that died: the lock says nobody else writes
+        staging = self.root / "staging"
+        if staging.is_dir():
+            for leftover in staging.iterdir():
+                shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
+
+    def _require_lock(self, action: str) -> None:
+        if not self._lock.held_by_this_process:
+            raise LockRequiredError(str(self.root), action)
+
+    def _ids(self) -> list[str]:
+        folder = self.root / "snapshots"
+        if not folder.is_dir():
+            return []
+        counted = [
+            (int(match.group(1)), entry.name)
+            for entry in folder.iterdir()
+            if (match := _SNAPSHOT_ID.fullmatch(entry.name))
+        ]
+        return [name for _, name in sorted(counted, reverse=True)]
+
+    def _next_counter(self) -> int:
+        ids = self._ids()
+        return int(ids[0].split("-")[0]) + 1 if ids else 1
+
+    def _lineage(self, snapshot: Snapshot | None) -> list[Snapshot]:
+        # the snapshot and those it descends from, as far back as they were kept, newest first
+        there = set(self._ids())
+        chain = []
+        while snapshot is not None:
+            chain.append(snapshot)
+            snapshot = self.snapshot(snapshot.parent) if snapshot.parent in there else None
+        return chain
+
+    def _remove_unnamed(self, named: set[Path]) -> tuple[int, int]:
+        count, freed = 0, 0
+        for path in (self.root / "tables").glob("*/*.parquet"):
+            if path not in named:
+                freed += path.stat().st_size
+                path.unlink()
+                count += 1
+        return count, freed
+
+    def _write_init(self, snapshot: Snapshot) -> None:
+        from warehouse.catalogue import init_sql
+
+        text = init_sql(snapshot, self._lineage(snapshot)).encode()
+        path = self.root / "init.sql"
+        if not path.exists() or path.read_bytes() != text:
+            atomic_write(path, text)
+
+
+def _lacks_history(snapshot: Snapshot, current: Snapshot) -> bool:
+    merged = united(snapshot.tables, current)
+    return any(len(merged[name]) != len(snapshot.tables.get(name, [])) for name in merged)

@@ -1,0 +1,156 @@
+"""Durable files: written whole or not at all, private to their owner, hashed by content."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from warehouse.errors import DiskFullError, IdentifierError, UnsafePathError
+
+_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
+_CHUNK_BYTES = 1 << 20
+
+
+def canonical_json(value: object) -> str:
+    """One text per value: sorted keys, no spaces, UTF-8 as it is, no NaN."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def content_key(value: object) -> str:
+    """sha256, in hex, of the canonical JSON of a value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def sql_identifier(name: str) -> str:
+    """The name itself, known to be safe as an SQL identifier and as a folder name.
+
+    Raises:
+        IdentifierError: it is not ^[a-z][a-z0-9_]{0,62}$.
+    """
+    if not isinstance(name, str) or not _IDENTIFIER.fullmatch(name):
+        raise IdentifierError(str(name))
+    return name
+
+
+def file_name(name: str) -> str:
+    """The name itself, known to be one plain path component on every system.
+
+    Raises:
+        UnsafePathError: separators, leading dots, device names, glob characters, anything outside ASCII.
+    """
+    if not isinstance(name, str) or not _FILE_NAME.fullmatch(name) or name.split(".")[0].lower() in _RESERVED:
+        raise UnsafePathError(str(name), "expected letters, digits, dots, dashes and underscores, at most 128")
+    return name
+
+
+def make_directory(path: Path) -> Path:
+    """The directory, made with its parents as 0700 and durable in each of them."""
+    missing = []
+    walker = path
+    while not walker.exists():
+        missing.append(walker)
+        walker = walker.parent
+    for directory in reversed(missing):
+        directory.mkdir(mode=0o700, exist_ok=True)
+        fsync_directory(directory.parent)
+    return path
+
+
+def fsync_directory(path: Path) -> None:
+    """The names in a directory are on disk when this returns."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def created(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """A new private file to write; flushed and on disk at the end of the block.
+
+    Raises:
+        DiskFullError: no room is left, at any point.
+    """
+    with disk_full_named(path):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, mode)
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+@contextmanager
+def disk_full_named(path: Path, needed_bytes: int | None = None) -> Iterator[None]:
+    """Turns the kernel's "no space left" into the sentence that says what to do."""
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskFullError(str(path), needed_bytes) from error
+        raise
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """The file holds exactly `content`, or what it held before: temporary file, fsync, replace, fsync of the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary.unlink(missing_ok=True)
+    try:
+        with created(temporary) as stream:
+            stream.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+def install_tree(partial: Path, final: Path) -> None:
+    """`partial` becomes `final` with every file and folder in it on disk before the rename.
+
+    Raises:
+        FileExistsError: `final` exists; an installed directory is never replaced.
+    """
+    if final.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
+    for folder, _, names in os.walk(partial, topdown=False):
+        for name in names:
+            _fsync_file(Path(folder, name))
+        fsync_directory(Path(folder))
+    os.rename(partial, final)
+    fsync_directory(final.parent)
+    if partial.parent != final.parent:
+        fsync_directory(partial.parent)
+
+
+def _fsync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    """sha256, in hex, of a file's bytes; links are not followed."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as stream:
+        return stream_sha256(stream)
+
+
+def stream_sha256(stream: BinaryIO) -> str:
+    """sha256, in hex, of everything left in a stream."""
+    digest = hashlib.sha256()
+    while chunk := stream.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
