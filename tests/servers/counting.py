@@ -1,0 +1,142 @@
+"""A small OpenAI-protocol server of our own: it counts every paid reply, and misbehaves exactly as told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+PROFILE = {"reasoning": "The tags agree.", "profile": "Players who like slow exploration and quiet stories."}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the server sends. `drip_s` waits before every byte; `declared` lies about the length."""
+
+    body: bytes
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0
+    drip_s: float = 0.0
+    declared: int | None = None
+    repeat: int = 1
+
+
+def chat(
+    content: str | None = None,
+    *,
+    finish_reason: str = "stop",
+    refusal: str | None = None,
+    usage: dict[str, int] | None = None,
+    **sending: Any,
+) -> Reply:
+    """A well-formed chat reply; by default a valid profile."""
+    text = json.dumps(PROFILE) if content is None else content
+    message = {"role": "assistant", "content": text, "refusal": refusal}
+    document = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "model": "test-model-2026",
+        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
+        "usage": usage or {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
+    }
+    return Reply(json.dumps(document).encode(), **sending)
+
+
+def failure(status: int, code: str = "error", message: str = "no", **headers: str) -> Reply:
+    """An error reply in the protocol's form."""
+    document = {"error": {"message": message, "type": code, "code": code, "param": None}}
+    return Reply(json.dumps(document).encode(), status=status, headers=headers)
+
+
+def question_of(asked: Mapping[str, Any]) -> str:
+    """One name for one question, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(asked["messages"], sort_keys=True).encode()).hexdigest()
+
+
+Script = Callable[[int, Mapping[str, Any]], Reply]
+
+
+class CountingServer:
+    """Answers by script(number of the request, its JSON) and keeps the books."""
+
+    def __init__(self, script: Script) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.paid: Counter[str] = Counter()
+        self.most_at_once = 0
+        self._script = script
+        self._now = 0
+        self._lock = threading.Lock()
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        asked = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        with self._lock:
+            self.requests.append(asked)
+            self.headers.append({name.lower(): value for name, value in handler.headers.items()})
+            number = len(self.requests)
+            self._now += 1
+            self.most_at_once = max(self.most_at_once, self._now)
+        try:
+            reply = self._script(number, asked)
+            time.sleep(reply.delay_s)
+            self._send(handler, reply)
+            if reply.status == 200:
+                with self._lock:
+                    self.paid[question_of(asked)] += 1
+        except (BrokenPipeError, ConnectionResetError):
+            handler.close_connection = True  # the client left first, as it may
+        finally:
+            with self._lock:
+                self._now -= 1
+
+    def _send(self, handler: BaseHTTPRequestHandler, reply: Reply) -> None:
+        length = len(reply.body) * reply.repeat if reply.declared is None else reply.declared
+        handler.send_response(reply.status)
+        for name, value in {"Content-Type": "application/json", **reply.headers}.items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", str(length))
+        handler.end_headers()
+        if reply.drip_s:
+            for byte in reply.body:
+                time.sleep(reply.drip_s)
+                handler.wfile.write(bytes([byte]))
+                handler.wfile.flush()
+            return
+        for _ in range(reply.repeat):
+            handler.wfile.write(reply.body)
+        if reply.declared is not None:
+            handler.close_connection = True
+
+
+@contextmanager
+def counting_server(script: Script = lambda number, asked: chat()) -> Iterator[tuple[str, CountingServer]]:
+    """(base_url, server) of a running server."""
+    server = CountingServer(script)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            server.answer(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            return None
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http.daemon_threads = True
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{http.server_address[1]}/v1", server
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join()
