@@ -1,0 +1,15 @@
+"""The flow `build-profiles`: sources → profiles."""
+
+from __future__ import annotations
+
+from flows.ingest_sources import ingest_sources
+from flows.settings import Settings
+from flows.stage import Stage, call
+from flows.steps import profile
+from flows.workspace import Workspace
+
+
+def build_profiles(settings: Settings, workspace: Workspace, stage: Stage = call) -> str:
+    """Id of a snapshot with a profile for everyone who has something to say."""
+    snapshot = ingest_sources(settings, workspace, stage)
+    return stage(profile.build_profiles, workspace, snapshot, settings.profiles)

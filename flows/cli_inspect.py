@@ -1,0 +1,201 @@
+"""Commands that only look: status, sql, similar. None of them takes the lock or loads a model it does not need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli_options import Options, command
+from flows.cli_output import emit_json, emit_table, last_word, say
+from flows.cli_pipeline import show_differences, show_metrics
+
+if TYPE_CHECKING:
+    from warehouse import Snapshot, Warehouse
+
+
+def register(app: typer.Typer) -> None:
+    """Adds status, sql and similar."""
+
+    @command(app, "status")
+    def status(options: Options) -> int:
+        """What is published, how good it is, what it cost, who runs."""
+        return show_status(options)
+
+    @command(app, "sql")
+    def sql(
+        options: Options,
+        query: Annotated[str, typer.Argument(help='One reading statement, e.g. "SELECT * FROM items LIMIT 5".')],
+        limit: Annotated[int, typer.Option("--limit", min=1, help="Rows of a table; --json prints all.")] = 100,
+    ) -> int:
+        """SQL over the published snapshot (DuckDB, read only)."""
+        return run_sql(options, query, limit)
+
+    @command(app, "similar")
+    def similar(
+        options: Options,
+        item: Annotated[str | None, typer.Argument(help="An item id.")] = None,
+        text: Annotated[str | None, typer.Option("--text", help="Words to look for instead of an item.")] = None,
+        k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
+    ) -> int:
+        """The items nearest to an item, or to a text, in the language space."""
+        return show_similar(options, item, text, k)
+
+
+def published(options: Options) -> tuple[Warehouse, Snapshot]:
+    """The warehouse and what is published in it.
+
+    Raises:
+        NothingPublishedError: nothing is.
+    """
+    from flows.errors import NothingPublishedError
+    from warehouse import Warehouse
+
+    warehouse = Warehouse(options.settings().warehouse.root)
+    snapshot = warehouse.current()
+    if snapshot is None:
+        raise NothingPublishedError(str(warehouse.root))
+    return warehouse, snapshot
+
+
+def show_status(options: Options) -> int:
+    """The published snapshot in a page."""
+    warehouse, snapshot = published(options)
+    document = status_document(warehouse, snapshot)
+    if options.json:
+        emit_json(document)
+    else:
+        say(
+            f"snapshot {snapshot.id} of {snapshot.created_at}, settings {document['settings_hash'][:12]}, "
+            f"in {warehouse.root}"
+        )
+        emit_table("stages", ("stage", "what"), list(document["stages"].items()))
+        emit_table("tables", ("table", "rows"), list(document["tables"].items()))
+        if document["metrics"]:
+            words = f"test metrics ({document['protocol']}, {document['split']}, profiles: {document['source']})"
+            show_metrics(document["metrics"], words)
+            show_differences(document["differences"])
+    calls = document["calls"]
+    cost = f"{calls['usd']:.4f} USD" + (
+        f" and {calls['unpriced']:,} without a known price" if calls["unpriced"] else ""
+    )
+    held = f"; `{document['running']['command']}` is running" if document["running"] else ""
+    uncertain = f", {calls['uncertain']} uncertain attempts" if calls["uncertain"] else ""
+    last_word(
+        f"snapshot {snapshot.id} is published, {document['quarantined']:,} rows in quarantine, "
+        f"{calls['calls']:,} calls so far ({cost}){uncertain}{held}",
+        ["report", *options.flags()],
+    )
+    return 0
+
+
+def status_document(warehouse: Warehouse, snapshot: Snapshot) -> dict[str, Any]:
+    """Everything `status` knows."""
+    from flows.run_summary import comparison_of
+    from flows.steps.report import report_path
+    from flows.workspace import STAGES, describe
+
+    stages = {name: describe(snapshot.stages[name]["summary"]) for name in STAGES if name in snapshot.stages}
+    path = report_path(warehouse, snapshot.id)
+    return {
+        "snapshot": snapshot.id,
+        "created_at": snapshot.created_at,
+        "root": str(warehouse.root),
+        "settings_hash": snapshot.manifest["settings_hash"],
+        "code_version": snapshot.manifest["code_version"],
+        "stages": stages,
+        "tables": {name: snapshot.rows(name) for name in sorted(snapshot.tables)},
+        "metrics": {},
+        "differences": [],
+        **comparison_of(snapshot.stages),
+        "calls": _calls(warehouse),
+        "quarantined": snapshot.rows("quarantine"),
+        "running": warehouse.holder(),
+        "report": str(path) if path.is_file() else None,
+    }
+
+
+def _calls(warehouse: Warehouse) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    if not (warehouse.root / "ledger.sqlite").exists():
+        return {"calls": 0, "tokens_in": 0, "tokens_out": 0, "usd": 0.0, "unpriced": 0, "uncertain": 0}
+    with warehouse.ledger(read_only=True) as ledger:
+        return {**asdict(ledger.spent()), "uncertain": ledger.uncertain()}
+
+
+def run_sql(options: Options, query: str, limit: int) -> int:
+    """The rows of a query."""
+    warehouse, snapshot = published(options)
+    with warehouse.catalogue(snapshot) as catalogue:
+        rows = catalogue.query(query)
+    if options.json:
+        emit_json({"snapshot": snapshot.id, "columns": rows.column_names, "rows": rows.to_pylist()})
+    else:
+        shown = [list(row.values()) for row in rows.slice(0, limit).to_pylist()]
+        emit_table("", rows.column_names, [[_short(value) for value in row] for row in shown])
+    more = f", {limit:,} shown" if rows.num_rows > limit and not options.json else ""
+    last_word(f"{rows.num_rows:,} rows of snapshot {snapshot.id}{more}")
+    return 0
+
+
+def _short(value: object, most: int = 300) -> object:
+    if isinstance(value, list) and len(value) > 12:
+        return f"[{', '.join(map(str, value[:4]))}, … {len(value)} values]"
+    return value[:most] + "…" if isinstance(value, str) and len(value) > most else value
+
+
+def show_similar(options: Options, item: str | None, text: str | None, k: int) -> int:
+    """Neighbours with their titles, nearest first."""
+    from flows.errors import MissingSettingError, UnknownIdError
+
+    if (item is None) == (text is None):
+        raise MissingSettingError("ITEM or --text, one of them", "similar")
+    warehouse, snapshot = published(options)
+    if text is not None:
+        rows = similar_to_text(options, snapshot, text, k)
+    else:
+        with warehouse.catalogue(snapshot) as catalogue:
+            rows = catalogue.query("SELECT * FROM similar_items(?, ?)", [item, k]).to_pylist()
+        if not rows:
+            raise UnknownIdError("item", str(item), snapshot.id)
+    if options.json:
+        emit_json({"snapshot": snapshot.id, "item": item, "text": text, "similar": rows})
+    else:
+        emit_table(
+            f"nearest to {item or text!r}",
+            list(rows[0]) if rows else ("item_id",),
+            [list(row.values()) for row in rows],
+        )
+    last_word(f"{len(rows)} items nearest to {item or text!r} in snapshot {snapshot.id}")
+    return 0
+
+
+def similar_to_text(options: Options, snapshot: Snapshot, text: str, k: int) -> list[dict[str, Any]]:
+    """The items nearest to a text, embedded now by the snapshot's encoder."""
+    import numpy as np
+
+    from flows.errors import SettingValueError
+    from flows.steps.rows import strings, vectors
+    from providers import parse_encoder
+
+    settings = options.settings().embeddings
+    encoder = parse_encoder(settings)
+    made_by = snapshot.stages.get("embed", {}).get("summary", {})
+    if encoder.identity() != made_by.get("encoder_key"):
+        problem = (
+            f"the published vectors were made by {made_by.get('encoder', 'no encoder')}; a text needs the same one"
+        )
+        raise SettingValueError("embeddings", settings.get("model"), problem)
+    rows = snapshot.read(
+        f"embeddings_{made_by['short_name']}", columns=["entity_id", "embedding"], filter_equal={"kind": "item"}
+    )
+    titles = snapshot.read("items", columns=["item_id", "title"])
+    named = dict(zip(strings(titles, "item_id"), titles.column("title").to_pylist(), strict=True))
+    closeness = vectors(rows) @ encoder.open().encode([text])[0]
+    ids = strings(rows, "entity_id")
+    nearest = np.argsort(-closeness, kind="stable")[:k]
+    return [
+        {"item_id": ids[place], "title": named.get(ids[place]), "similarity": float(closeness[place])}
+        for place in nearest
+    ]

@@ -1,0 +1,208 @@
+"""Commands about models: the catalogue, and comparisons with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.cli_options import THREADS, Options, command
+from flows.cli_output import emit_json, emit_table, last_word, metric_columns, say
+from flows.cli_pipeline import show_differences
+
+if TYPE_CHECKING:
+    from flows.model_choices import ModelChoice
+    from flows.outlook import StageOutlook
+    from flows.settings import Settings
+    from flows.steps.evaluate import Comparison
+
+_MODELS = Annotated[
+    list[str],
+    typer.Option("--models", help="NAME[@option=v|v;option=v], comma separated or repeated; | gives alternatives."),
+]
+_GRID = Annotated[
+    list[str] | None,
+    typer.Option("--grid", help="[MODEL:]option=v,v of one of the models, the first if none is named."),
+]
+_SCREEN = Annotated[
+    float | None,
+    typer.Option("--screen", min=0.001, max=1.0, help="Only this share of the users, seeded: a quick look."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds models and compare."""
+
+    @command(app, "models")
+    def models(options: Options) -> int:
+        """Every model: name, paper, whether it reads language, options with their defaults."""
+        return list_models(options)
+
+    @command(app, "compare")
+    def compare(
+        options: Options,
+        models: _MODELS,
+        grid: _GRID = None,
+        seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds 0 … n-1 of every model.")] = None,
+        baseline: Annotated[
+            str | None, typer.Option("--baseline", help="Label that all are compared with; the first by default.")
+        ] = None,
+        screen: _SCREEN = None,
+        only_estimate: Annotated[
+            bool, typer.Option("--only-estimate", help="Say what it would take, and stop.")
+        ] = False,
+        threads: THREADS = None,
+    ) -> int:
+        """Trains models side by side and compares them, paired over users; trained ones are not trained again."""
+        settings = comparison_settings(options, seeds, screen)
+        return run_comparison(options, settings, models, grid or [], baseline, only_estimate, threads)
+
+
+def list_models(options: Options) -> int:
+    """The catalogue on standard output."""
+    from dataclasses import asdict
+
+    from rec_models import catalogue
+
+    cards = catalogue()
+    if options.json:
+        emit_json([asdict(card) for card in cards])
+    else:
+        rows = [
+            (
+                card.name,
+                card.paper,
+                "yes" if card.reads_language else "no",
+                ", ".join(f"{k}={v}" for k, v in card.options.items()),
+            )
+            for card in cards
+        ]
+        emit_table("models", ("name", "paper", "reads language", "options"), rows)
+    last_word(f"{len(cards)} models; compare some: semalign compare --models {cards[0].name},…")
+    return 0
+
+
+def comparison_settings(options: Options, seeds: int | None, screen: float | None) -> Settings:
+    """The settings of a comparison: its seeds and its screen are settings like any other."""
+    from dataclasses import replace
+
+    extra = [f"evaluation.seeds={seeds}"] if seeds is not None else []
+    extra += [f"source.screen={screen}"] if screen is not None else []
+    return replace(options, overrides=(*options.overrides, *extra)).settings()
+
+
+def run_comparison(
+    options: Options,
+    settings: Settings,
+    specs: Sequence[str],
+    grids: Sequence[str],
+    baseline: str | None,
+    only_estimate: bool,
+    threads: int | None,
+) -> int:
+    """Estimate first, then the comparison, then its table."""
+    from flows.errors import SettingSyntaxError
+    from flows.model_choices import choices_of
+    from flows.outlook import outlook
+    from flows.steps.train import needs_language
+    from warehouse import Warehouse
+
+    choices = choices_of(specs, grids, settings)
+    labels = [choice.label for choice in choices]
+    reference = baseline or labels[0]
+    if reference not in labels:
+        raise SettingSyntaxError(reference, f"--baseline: one of {', '.join(labels)}")
+    stages = outlook(settings, Warehouse(settings.warehouse.root), choices, needs_language(choices, settings))
+    estimate = show_estimate(options, stages, only_estimate)
+    if only_estimate:
+        return 0
+    return _compared(options, settings, choices, reference, threads, estimate)
+
+
+def _compared(
+    options: Options,
+    settings: Settings,
+    choices: Sequence[ModelChoice],
+    reference: str,
+    threads: int | None,
+    estimate: dict[str, Any],
+) -> int:
+    from flows.compare_models import compare_models
+    from flows.progress import open_progress
+    from flows.run_summary import run_summary
+    from flows.workspace import opened
+
+    progress = open_progress()
+    try:
+        with opened(settings, "compare", progress, threads) as workspace:
+            snapshot, comparison = compare_models(settings, workspace, choices, reference)
+            summary = run_summary(workspace, snapshot)
+    finally:
+        progress.close()
+    show_comparison(options, comparison, summary, estimate)
+    last_word(
+        f"compared {len(comparison.scores)} models × {comparison.seeds} seeds in {summary['seconds']:.1f} s, "
+        f"{summary['trained']} trained now; their metrics are in snapshot {snapshot}",
+        ["sql", "SELECT label, seed, metric, k, value FROM metrics WHERE part = 'test'", *options.flags()],
+    )
+    return 0
+
+
+def show_estimate(options: Options, stages: Sequence[StageOutlook], alone: bool) -> dict[str, Any]:
+    """The estimate on standard output (standard error beside a JSON document), and as a document."""
+    from dataclasses import asdict
+
+    from flows.progress import duration
+
+    seconds = sum(stage.seconds for stage in stages)
+    document = {"seconds": seconds, "stages": [asdict(stage) for stage in stages]}
+    if options.json and alone:
+        emit_json({"estimate": document})
+    elif not options.json:
+        rows = [(stage.stage, stage.state, stage.what, duration(stage.seconds)) for stage in stages]
+        emit_table("estimate", ("stage", "", "what", "about"), rows)
+    message = f"estimate: about {duration(seconds)}, {stages[-1].what}"
+    if alone:
+        last_word(message)
+    elif not options.json:
+        say(message)
+    return document
+
+
+def show_comparison(
+    options: Options, comparison: Comparison, summary: dict[str, Any], estimate: dict[str, Any]
+) -> None:
+    """Means at the cut-off that selects, speed, differences; a star marks the best of each name by validation."""
+    if options.json:
+        cost = {name: summary[name] for name in ("snapshot", "seconds", "trained", "embedded", "calls", "usd")}
+        emit_json({**comparison.plain(), **cost, "estimate": estimate})
+        return
+    best = best_by_validation(comparison)
+    select_by = comparison.select_by
+    cutoff = select_by.partition("@")[2]
+    tested = [name for name in metric_columns(comparison.metrics()) if name.endswith(f"@{cutoff}")]
+    rows = [
+        (
+            f"{score.label}{' *' if score.label in best else ''}",
+            score.valid.get(select_by),
+            *(score.test.get(name) for name in tested),
+            f"{score.seconds_per_epoch:.2f}" if score.seconds_per_epoch else None,
+            f"{score.best_epoch:.0f}" if score.epochs else None,
+            comparison.source if score.reads_language else None,
+        )
+        for score in comparison.scores
+    ]
+    columns = ("model", f"valid {select_by}", *(f"test {name}" for name in tested), "s/epoch", "best epoch", "profiles")
+    title = f"{comparison.protocol}, {comparison.split}, mean of {comparison.seeds} seed(s)"
+    emit_table(title, columns, rows, caption=f"* best {comparison.select_by} on validation of its name")
+    show_differences([vars(gain) for gain in comparison.differences])
+
+
+def best_by_validation(comparison: Comparison) -> set[str]:
+    """The label of each catalogue name that validation would choose, where there is a choice."""
+    by_name: dict[str, list[Any]] = {}
+    for score in comparison.scores:
+        by_name.setdefault(score.name, []).append(score)
+    several = [scores for scores in by_name.values() if len(scores) > 1]
+    return {max(scores, key=lambda score: score.valid[comparison.select_by]).label for scores in several}

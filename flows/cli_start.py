@@ -1,0 +1,146 @@
+"""Commands to begin with: demo, init, plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.cli_options import THREADS, Options, command
+from flows.cli_output import emit_json, emit_table, last_word, say
+
+
+def register(app: typer.Typer) -> None:
+    """Adds demo, init and plan."""
+
+    @command(app, "demo")
+    def demo(
+        options: Options,
+        directory: Annotated[Path, typer.Option("--dir", help="Where the catalogue and its warehouse go.")] = Path(
+            "var/demo"
+        ),
+        seed: Annotated[int, typer.Option("--seed", min=0, help="Another catalogue.")] = 0,
+        difficulty: Annotated[str, typer.Option("--difficulty", help="easy, medium or hard.")] = "medium",
+        users: Annotated[int | None, typer.Option("--users", min=10, help="How many users.")] = None,
+        items: Annotated[int | None, typer.Option("--items", min=10, help="How many items.")] = None,
+        threads: THREADS = None,
+    ) -> int:
+        """The whole job on a small generated catalogue: no key, no server, no data of yours."""
+        return run_demo(options, directory, seed, difficulty, users, items, threads)
+
+    @command(app, "init")
+    def init(
+        options: Options,
+        directory: Annotated[Path, typer.Argument(help="Where semalign.toml goes.")],
+        items: Annotated[str, typer.Option("--items", help="Items: Parquet, CSV or JSONL.")],
+        interactions: Annotated[str, typer.Option("--interactions", help="Interactions: Parquet, CSV or JSONL.")],
+        users: Annotated[
+            str | None, typer.Option("--users", help="Users, if there is something to say of them.")
+        ] = None,
+        domain: Annotated[
+            str, typer.Option("--domain", help="Prompts to use: games, movies, papers, generic, …")
+        ] = "generic",
+        force: Annotated[bool, typer.Option("--force", help="Overwrite a semalign.toml that is there.")] = False,
+    ) -> int:
+        """Writes a commented semalign.toml for your own files."""
+        return write_settings(
+            options, directory, {"interactions": interactions, "items": items, "users": users}, domain, force
+        )
+
+    @command(app, "plan")
+    def plan(options: Options) -> int:
+        """What a run would do and cost. Sends nothing, writes nothing."""
+        return show_plan(options)
+
+
+def run_demo(
+    options: Options,
+    directory: Path,
+    seed: int,
+    difficulty: str,
+    users: int | None,
+    items: int | None,
+    threads: int | None,
+) -> int:
+    """Generates the catalogue and its settings, then runs everything on it."""
+    from dataclasses import replace
+
+    from flows.cli_pipeline import run_stages
+    from flows.demo_catalogue import generate
+    from flows.demo_settings import DEMO_SETTINGS
+
+    directory.mkdir(parents=True, exist_ok=True)
+    sizes = {name: value for name, value in (("n_users", users), ("n_items", items)) if value is not None}
+    catalogue = generate(directory, seed=seed, difficulty=difficulty, **sizes)
+    config = directory / "semalign.toml"
+    if not config.exists():
+        config.write_text(DEMO_SETTINGS, encoding="utf-8")
+    if not options.json:
+        say(
+            f"A generated catalogue ({difficulty}, seed {seed}): {catalogue.n_users:,} invented users, "
+            f"{catalogue.n_items:,} invented items, {catalogue.n_interactions:,} interactions, in {directory}"
+        )
+    return run_stages(replace(options, config=config), "report", ["demo"], threads)
+
+
+def write_settings(options: Options, directory: Path, sources: dict[str, str | None], domain: str, force: bool) -> int:
+    """Looks at the files, writes settings that read them."""
+    from flows.errors import FileExistsAlreadyError
+    from flows.first_settings import first_settings, guessed_columns
+
+    path = directory / "semalign.toml"
+    if path.exists() and not force:
+        raise FileExistsAlreadyError(str(path))
+    guesses = {kind: guessed_columns(source, kind) for kind, source in sources.items() if source}
+    text = first_settings(directory, sources, guesses, domain)
+    directory.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    if options.json:
+        emit_json({"config": str(path), "columns": {kind: guess.mapped for kind, guess in guesses.items()}})
+    else:
+        rows = [
+            (kind, ", ".join(f"{ours} = {theirs}" for ours, theirs in guess.mapped.items()), ", ".join(guess.others))
+            for kind, guess in guesses.items()
+        ]
+        emit_table(str(path), ("source", "columns", "other columns"), rows)
+    last_word(f"wrote {path}; look at its column map, then", ["plan", "--config", str(path)])
+    return 0
+
+
+def show_plan(options: Options) -> int:
+    """Every stage with its state, calls, tokens, USD and seconds."""
+    from dataclasses import asdict
+
+    from flows.model_choices import run_choices
+    from flows.outlook import outlook
+    from flows.progress import duration
+    from warehouse import Warehouse
+
+    settings = options.settings()
+    stages = outlook(settings, Warehouse(settings.warehouse.root), run_choices(settings))
+    total = plan_totals([asdict(stage) for stage in stages])
+    if options.json:
+        emit_json({**total, "stages": [asdict(stage) for stage in stages]})
+    else:
+        rows = [
+            (stage.stage, stage.state, stage.what, stage.calls, stage.tokens, stage.usd, duration(stage.seconds))
+            for stage in stages
+        ]
+        emit_table("plan", ("stage", "", "what", "calls", "tokens", "USD", "about"), rows)
+    cost = "an unknown price" if total["usd"] is None else f"about {total['usd']:.4f} USD"
+    words = f"{total['calls']:,} calls, {total['cached']:,} cached, {cost}, about {duration(total['seconds'])}"
+    last_word(f"a run would take {words}; nothing was sent", ["run", *options.flags()])
+    return 0
+
+
+def plan_totals(stages: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sums over the stages; an unknown price stays unknown."""
+    usd = [stage["usd"] for stage in stages]
+    return {
+        "calls": sum(stage["calls"] or 0 for stage in stages),
+        "cached": sum(stage["cached"] for stage in stages),
+        "tokens": sum(stage["tokens"] for stage in stages),
+        "usd": None if None in usd else sum(usd),
+        "seconds": round(sum(stage["seconds"] for stage in stages), 1),
+    }

@@ -1,0 +1,142 @@
+"""Which models a command trains: catalogue names, with overrides and alternatives, as plain mappings.
+
+`dmrec` is the [model] of the settings, `mult_vae` the same base without language unless [models.mult_vae] says
+otherwise. `dmrec@matching.beta=0.3|0.5;fuse=add` is two models. A grid adds alternatives from outside the name.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from flows.errors import SettingSyntaxError
+from flows.settings import PlainMapping, Settings
+from flows.settings_layers import merged, nested, parse_value
+
+Role = Literal["model", "base", "baseline"]
+SPEC = "NAME or NAME@option=value|value;option=value, e.g. dmrec@matching.beta=0.3|0.5;fuse=add"
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_OPTION = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model to train: what tables call it, and its settings as rec_models takes them."""
+
+    label: str
+    mapping: PlainMapping
+    role: Role = "baseline"
+
+    @property
+    def name(self) -> str:
+        return str(self.mapping.get("name"))
+
+
+def run_choices(settings: Settings) -> list[ModelChoice]:
+    """The models of a run: [model] first, then its baselines."""
+    primary = str(settings.model.get("name"))
+    choices = [ModelChoice(primary, settings.model, "model")]
+    for spec in settings.evaluation.baselines:
+        choices.extend(expand(spec, settings))
+    return unique(choices)
+
+
+def choices_of(specs: Sequence[str], grids: Sequence[str], settings: Settings) -> list[ModelChoice]:
+    """The models that `--models` and `--grid` name, in their order, none twice.
+
+    Raises:
+        SettingSyntaxError: a specification that does not parse.
+    """
+    named = [spec.strip() for text in specs for spec in text.split(",") if spec.strip()]
+    if not named:
+        raise SettingSyntaxError(",".join(specs), f"--models {SPEC}")
+    alternatives: dict[str, list[tuple[str, list[object]]]] = {}
+    first = _split_spec(named[0])[0]
+    for text in grids:
+        owner, option, values = _grid(text)
+        alternatives.setdefault(owner or first, []).append((option, values))
+    used = {_split_spec(spec)[0] for spec in named}
+    for owner in alternatives:
+        if owner not in used:
+            raise SettingSyntaxError(
+                owner, f"a model named in --models ({', '.join(sorted(used))}) before the colon of --grid"
+            )
+    return unique(
+        choice for spec in named for choice in expand(spec, settings, alternatives.get(_split_spec(spec)[0], ()))
+    )
+
+
+def expand(spec: str, settings: Settings, grid: Iterable[tuple[str, list[object]]] = ()) -> list[ModelChoice]:
+    """Every model one specification stands for: the product of its alternatives."""
+    name, options = _split_spec(spec)
+    axes = [*options, *grid]
+    choices = []
+    for values in itertools.product(*(values for _, values in axes)):
+        mapping = defaults_of(name, settings)
+        words = []
+        for (option, _), value in zip(axes, values, strict=True):
+            mapping = merged({"model": mapping}, {"model": nested(option, value)})["model"]
+            words.append(f"{option}={_word(value)}")
+        label = f"{name}@{';'.join(words)}" if words else name
+        choices.append(ModelChoice(label, mapping, _role(name, settings)))
+    return choices
+
+
+def defaults_of(name: str, settings: Settings) -> PlainMapping:
+    """The settings a bare catalogue name stands for."""
+    if name in settings.models:
+        return {"name": name, **copy.deepcopy(settings.models[name])}
+    for known in (settings.model, settings.model.get("base")):
+        if isinstance(known, dict) and known.get("name") == name:
+            return copy.deepcopy(known)
+    return {"name": name}
+
+
+def unique(choices: Iterable[ModelChoice]) -> list[ModelChoice]:
+    """The choices without repetitions of a label."""
+    first: dict[str, ModelChoice] = {}
+    for choice in choices:
+        first.setdefault(choice.label, choice)
+    return list(first.values())
+
+
+def _role(name: str, settings: Settings) -> Role:
+    base = settings.model.get("base")
+    if name == settings.model.get("name"):
+        return "model"
+    return "base" if isinstance(base, dict) and base.get("name") == name else "baseline"
+
+
+def _split_spec(spec: str) -> tuple[str, list[tuple[str, list[object]]]]:
+    name, at, rest = spec.strip().partition("@")
+    if not _NAME.fullmatch(name) or (at and not rest):
+        raise SettingSyntaxError(spec, SPEC)
+    return name, [_option(part, spec) for part in rest.split(";")] if rest else []
+
+
+def _option(text: str, spec: str) -> tuple[str, list[object]]:
+    option, equals, values = text.partition("=")
+    if not equals or not _OPTION.fullmatch(option.strip()) or not values.strip():
+        raise SettingSyntaxError(spec, SPEC)
+    return option.strip(), [parse_value(value.strip()) for value in values.split("|")]
+
+
+def _grid(text: str) -> tuple[str | None, str, list[object]]:
+    target, equals, values = text.partition("=")
+    owner, colon, option = target.rpartition(":")
+    if (
+        not equals
+        or not _OPTION.fullmatch(option.strip())
+        or not values.strip()
+        or (colon and not _NAME.fullmatch(owner))
+    ):
+        raise SettingSyntaxError(text, "--grid [MODEL:]option=value,value, e.g. dmrec:matching.beta=0.3,0.5")
+    return owner or None, option.strip(), [parse_value(value.strip()) for value in values.split(",")]
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

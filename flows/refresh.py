@@ -1,0 +1,59 @@
+"""The flow `refresh`: sources → profiles → vectors → models → evaluation → recommendations → published, reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flows.build_profiles import build_profiles
+from flows.embed_profiles import embed_profiles
+from flows.errors import UnknownStageError
+from flows.evaluate_model import evaluate_model
+from flows.ingest_sources import ingest_sources
+from flows.model_choices import run_choices
+from flows.recommend import recommend
+from flows.settings import Settings
+from flows.stage import Stage, call
+from flows.steps import embed, evaluate, ingest, profile, publish, report, train
+from flows.steps.recommend import recommend_items
+from flows.train_model import train_all, train_model
+from flows.workspace import STAGES, Workspace
+
+
+def refresh(settings: Settings, workspace: Workspace, stage: Stage = call) -> str:
+    """Id of the published snapshot, brought up to the sources and settings of now; what is done already is kept."""
+    choices = run_choices(settings)
+    stage(train.check_models, workspace, choices, settings)
+    snapshot = stage(ingest.ingest, workspace, settings.source, settings.split)
+    snapshot = stage(profile.build_profiles, workspace, snapshot, settings.profiles)
+    snapshot = stage(embed.embed_profiles, workspace, snapshot, settings.embeddings)
+    plan = train_all(settings, workspace, snapshot, choices, stage)
+    snapshot = stage(evaluate.register_models, workspace, snapshot, plan)
+    snapshot = stage(evaluate.evaluate_models, workspace, snapshot, plan, settings.evaluation)
+    snapshot = stage(recommend_items, workspace, snapshot, plan.models[0], settings.recommend)
+    published = stage(publish.publish, workspace, snapshot, settings)
+    stage(report.write_report, workspace, published, settings)
+    return published
+
+
+def refresh_until(last: str, settings: Settings, workspace: Workspace, stage: Stage = call) -> str:
+    """Id of the published snapshot of a run that ends with the stage `last`; earlier stages run as it needs them.
+
+    Raises:
+        UnknownStageError: no stage has that name.
+    """
+    if last == "report":
+        return refresh(settings, workspace, stage)
+    if last not in _UNTIL:
+        raise UnknownStageError(last, STAGES)
+    snapshot = _UNTIL[last](settings, workspace, stage)
+    return stage(publish.publish, workspace, snapshot, settings)
+
+
+_UNTIL: dict[str, Callable[[Settings, Workspace, Stage], str]] = {
+    "ingest": ingest_sources,
+    "profile": build_profiles,
+    "embed": embed_profiles,
+    "train": lambda settings, workspace, stage: train_model(settings, workspace, stage)[0],
+    "evaluate": lambda settings, workspace, stage: evaluate_model(settings, workspace, stage)[0],
+    "recommend": recommend,
+}

@@ -1,0 +1,224 @@
+"""What a report says, as plain frozen values: the flow fills them, the template only shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+Role = Literal["model", "base", "baseline", "control"]
+"""`model` is what the run is about, `base` the same model without language, `control` that model with spoilt text."""
+
+State = Literal["computed", "kept"]
+"""Whether a stage did its work in this run or found it already done."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Which run this is: names, times and what was published."""
+
+    run_id: str
+    name: str
+    """The settings' name: the catalogue's title in the report."""
+    command: str
+    started_at: datetime
+    seconds: float
+    snapshot: str
+    settings_hash: str
+    code_version: str
+    generated: bool = False
+    """True for the demo: the report says on its first line that the catalogue was invented."""
+
+
+@dataclass(frozen=True)
+class CatalogueFacts:
+    """Sizes of what was read and how it was split, in rows."""
+
+    n_users: int
+    n_items: int
+    n_interactions: int
+    n_train: int
+    n_valid: int
+    n_test: int
+    split: str
+    """In words: "random 3:1:1, seed 0", "given column `split`"."""
+    protocol: str
+
+
+@dataclass(frozen=True)
+class ProfileFacts:
+    """Where the texts came from and how they became vectors."""
+
+    source: str
+    """`attributes` (composed, no model) or the language model's name."""
+    user_source: str
+    """`pooled` (mean of the training items' vectors), `attributes`, or the language model's name."""
+    prompts: tuple[str, ...]
+    """Prompt ids with versions: "games/item v1"."""
+    n_item_profiles: int
+    n_user_profiles: int
+    encoder: str
+    dim: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over users with its 95 % bootstrap interval; bounds are None where none was computed."""
+
+    metric: str
+    """As in metrics.json: "recall@20"."""
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """This model minus the base on one metric, paired over users."""
+
+    metric: str
+    difference: float
+    relative: float | None
+    """`difference` / the base's mean; None where the base is 0."""
+    low: float
+    high: float
+    p_value: float | None
+    n_users: int
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One point of a training curve; `recall` is None where the epoch was not validated."""
+
+    epoch: int
+    loss: float | None = None
+    recall: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One trained model: test metrics, the paired difference to the base, and how it was trained."""
+
+    label: str
+    """Unique in the report: "dmrec", "mult_vae", "dmrec, shuffled text"."""
+    role: Role
+    reads_language: bool
+    metrics: tuple[Interval, ...]
+    differences: tuple[Difference, ...] = ()
+    history: tuple[Epoch, ...] = ()
+    """Of the first seed; empty for models that are not trained in epochs."""
+    seeds: tuple[int, ...] = (0,)
+    best_epoch: int | None = None
+    seconds: float | None = None
+    n_parameters: int | None = None
+    device: str | None = None
+    coverage: float | None = None
+    """Share of the catalogue that appears in anyone's first 20, 0..1."""
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """One stage of the run: whether it worked, how long, and what came of it in words."""
+
+    name: str
+    state: State
+    seconds: float
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class CostFacts:
+    """What the profiles cost and what the cache saved."""
+
+    requests: int = 0
+    """Profiles asked for in this run; of these `cached` were already answered."""
+    cached: int = 0
+    failed: int = 0
+    tokens_in: int | None = 0
+    tokens_out: int | None = 0
+    usd: float | None = 0.0
+    """None when a price is unknown: shown as "unknown", never as 0."""
+    embeddings_computed: int = 0
+    embeddings_cached: int = 0
+
+
+@dataclass(frozen=True)
+class QuarantineRow:
+    """How many rows of one stage were set aside for one reason, with one example."""
+
+    stage: str
+    kind: str
+    code: str
+    rows: int
+    example: str = ""
+
+
+@dataclass(frozen=True)
+class TextCoverage:
+    """How many entities of one kind have a text of their own; the rest are masked or pooled."""
+
+    kind: str
+    n_with_text: int
+    n_total: int
+
+
+@dataclass(frozen=True)
+class ProfileExample:
+    """One profile as it was embedded, with the title it belongs to."""
+
+    kind: str
+    entity_id: str
+    title: str
+    profile: str
+    source: str
+    reasoning: str | None = None
+    similar: tuple[str, ...] = ()
+    """Titles of the nearest items in the language space."""
+
+
+@dataclass(frozen=True)
+class RecommendedItem:
+    """One row of a user's list."""
+
+    rank: int
+    item_id: str
+    title: str
+    score: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class RecommendationExample:
+    """One user's training history (titles) and what the model would show next."""
+
+    user_id: str
+    history: tuple[str, ...]
+    n_history: int
+    items: tuple[RecommendedItem, ...]
+    model: str
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """All that one report shows. Every text in it is untrusted and is escaped by the template."""
+
+    run: RunFacts
+    catalogue: CatalogueFacts
+    profiles: ProfileFacts
+    models: tuple[ModelResult, ...]
+    """In the order to be shown; the first with role `model` is the one the summary speaks of."""
+    stages: tuple[StageFacts, ...] = ()
+    cost: CostFacts = CostFacts()
+    quarantine: tuple[QuarantineRow, ...] = ()
+    quarantine_command: str = ""
+    """The exact command that lists the rows set aside."""
+    text_coverage: tuple[TextCoverage, ...] = ()
+    profile_examples: tuple[ProfileExample, ...] = ()
+    recommendation_examples: tuple[RecommendationExample, ...] = ()
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """The resolved settings tree, nested plain mappings; secrets must already be left out."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Package name → version."""
+    notes: tuple[str, ...] = ()
+    """Sentences the reader must know, shown under the summary: "titles only", "re-split, not the paper's"."""

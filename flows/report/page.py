@@ -1,0 +1,82 @@
+"""The page: content through one template, every text escaped, and a policy that forbids scripts and network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+
+from flows.report import wording
+from flows.report.charts import curve_chart, whisker_chart
+from flows.report.content import ReportContent
+
+_HERE = Path(__file__).parent
+# control characters, halves of surrogate pairs, and marks that reorder the text around them
+_TREACHEROUS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufeff]")
+
+
+def render(content: ReportContent) -> str:
+    """A complete HTML document that opens from disk, in light or dark, with nothing to fetch and nothing to run."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": wording.count,
+        "measure": wording.measure,
+        "signed": wording.signed,
+        "percent": wording.percent,
+        "gain": wording.gain,
+        "duration": wording.duration,
+        "dollars": wording.dollars,
+        "probability": wording.probability,
+        "metric_name": wording.metric_name,
+    }
+    style = (_HERE / "report.css").read_text("utf-8")
+    primary = wording.primary_metric(content)
+    html = environment.get_template("report.html").render(
+        content=content,
+        style=style,
+        policy=_policy(style),
+        summary=wording.summary(content),
+        primary=primary,
+        metrics=_metric_names(content),
+        best=_best_values(content),
+        lead=wording.first_of(content, "model"),
+        base=wording.first_of(content, "base"),
+        value_of=wording.value_of,
+        difference_of=wording.difference_of,
+        whiskers=whisker_chart(content.models, primary),
+        curves=curve_chart(content.models),
+        trained=[model for model in content.models if model.seconds is not None],
+        settings=list(wording.flat(content.settings)),
+    )
+    return _TREACHEROUS.sub("\ufffd", html)
+
+
+def _policy(style: str) -> str:
+    """Nothing may be loaded or run; the one style sheet is allowed by its hash."""
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+def _metric_names(content: ReportContent) -> list[str]:
+    """Every per-user metric any model has, in order of appearance; coverage has a table of its own."""
+    names = dict.fromkeys(row.metric for model in content.models for row in model.metrics)
+    return [name for name in names if not name.startswith("coverage")]
+
+
+def _best_values(content: ReportContent) -> dict[str, float]:
+    """The highest mean of each metric among models that are not controls."""
+    best: dict[str, float] = {}
+    for model in content.models:
+        for row in model.metrics:
+            if model.role != "control":
+                best[row.metric] = max(row.value, best.get(row.metric, row.value))
+    return best

@@ -1,0 +1,38 @@
+"""What a run did and what is published now, as one plain document."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from flows.steps.report import report_path
+from flows.workspace import Workspace
+
+
+def run_summary(workspace: Workspace, snapshot_id: str) -> dict[str, Any]:
+    """Counts, costs and metrics of a run that ended with this published snapshot."""
+    snapshot = workspace.warehouse.snapshot(snapshot_id)
+    tally = asdict(workspace.tally)
+    path = report_path(workspace.warehouse, snapshot_id)
+    return {
+        "metrics": {},
+        "differences": [],
+        **comparison_of(snapshot.stages),
+        "snapshot": snapshot_id,
+        "new_snapshot": tally["committed"] > 0,
+        "seconds": round(time.monotonic() - workspace.started, 3),
+        **{name: tally[name] for name in ("calls", "cached", "failed", "tokens_in", "tokens_out", "usd")},
+        **{name: tally[name] for name in ("embedded", "embeddings_reused", "trained", "stages")},
+        "quarantined": snapshot.rows("quarantine"),
+        "profiles_failed": snapshot.stages.get("profile", {}).get("summary", {}).get("quarantined", 0),
+        "report": str(path) if path.is_file() else None,
+    }
+
+
+def comparison_of(stages: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """metrics, differences, source, split and protocol of a snapshot that was evaluated; nothing for another."""
+    if "evaluate" not in stages:
+        return {}
+    said = stages["evaluate"]["summary"]
+    return {name: said[name] for name in ("metrics", "differences", "source", "split", "protocol")}

@@ -1,0 +1,161 @@
+"""The one typed tree of settings: what a run reads, says, embeds, learns and keeps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+# A branch that another package validates. Kept plain so that reading settings imports neither of them.
+PlainMapping = dict[str, Any]
+
+DEFAULT_MODEL: PlainMapping = {"name": "dmrec", "base": {"name": "mult_vae"}, "matching": {"name": "mddm"}}
+DEFAULT_ENGINE: PlainMapping = {"name": "attributes"}
+DEFAULT_ENCODER: PlainMapping = {"name": "sentence-transformers", "model": "all-MiniLM-L6-v2"}
+
+# Settings of `[training]` that change how fast a result comes, never the result.
+SPEED_ONLY = frozenset({"device", "threads"})
+
+
+def _named(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Branch(BaseModel):
+    """A frozen part of the tree that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceColumns(Branch):
+    """Column maps, ours = theirs; a column that is not named keeps its name."""
+
+    interactions: dict[str, str] = Field(
+        default_factory=dict, description="e.g. {user_id = 'reader', item_id = 'isbn'}"
+    )
+    items: dict[str, str] = Field(default_factory=dict)
+    users: dict[str, str] = Field(default_factory=dict)
+
+
+class SourceSettings(Branch):
+    """Where interactions, items and users come from: Parquet, CSV, JSONL (globs, .gz) or a DuckDB query."""
+
+    interactions: str | None = Field(
+        default=None, description="file, glob or query: user_id, item_id, [rating], [timestamp], [text]"
+    )
+    items: str | None = Field(default=None, description="file, glob or query with item_id and any attribute columns")
+    users: str | None = Field(
+        default=None, description="file, glob or query with user_id and any attribute columns; may be left out"
+    )
+    columns: SourceColumns = SourceColumns()
+    min_rating: float | None = Field(default=None, description="interactions rated below are left out")
+    screen: float | None = Field(
+        default=None, gt=0, le=1, description="keep this share of the users, seeded; named in every table"
+    )
+    max_quarantined_share: float = Field(
+        default=0.01, ge=0, le=1, description="refuse the input above this share of bad rows"
+    )
+
+
+class SplitSettings(Branch):
+    """Which interactions are trained on, selected on and tested on."""
+
+    kind: Literal["random", "given"] = "random"
+    column: str = Field(default="split", description="kind = 'given': the column that says train, valid or test")
+    shares: tuple[float, float, float] = Field(default=(3, 1, 1), description="kind = 'random': train, valid, test")
+    seed: int = Field(default=0, ge=0)
+
+
+class ProfileSettings(Branch):
+    """How items and users are put into words."""
+
+    domain: str = Field(default="generic", description="books, games, movies, papers, … or a folder under prompts_dir")
+    engine: Annotated[PlainMapping, BeforeValidator(_named)] = Field(default_factory=lambda: dict(DEFAULT_ENGINE))
+    prompts_dir: Path | None = Field(
+        default=None, description="a folder of your own prompt files, <domain>/{item,user}.md"
+    )
+    attributes: tuple[str, ...] | None = Field(
+        default=None, description="the prompts read only these columns; never more than they allow"
+    )
+    seed: int = Field(default=0, ge=0, description="which training items a user's prompt samples")
+    min_coverage: float = Field(
+        default=0.5, ge=0, le=1, description="models that read language need this share of items with text"
+    )
+    max_quarantined_share: float = Field(default=0.05, ge=0, le=1)
+
+
+class EvaluationSettings(Branch):
+    """How models are scored, how often, and beside which others."""
+
+    protocol: str = "dmrec"
+    ks: tuple[int, ...] = (10, 20)
+    select_by: str = Field(
+        default="recall@20", description="the validation metric that early stopping and comparisons use"
+    )
+    seeds: int = Field(default=1, ge=1, description="every model is trained with seeds 0 … n-1")
+    baselines: tuple[str, ...] = Field(
+        default=("mult_vae", "popularity"), description="catalogue names trained beside [model]"
+    )
+
+
+class RecommendSettings(Branch):
+    """What is published for every user."""
+
+    k: int = Field(default=20, ge=1)
+
+
+class WarehouseSettings(Branch):
+    """Where everything is kept."""
+
+    root: Path = Path("var/warehouse")
+
+
+class ReportSettings(Branch):
+    """What the HTML report shows."""
+
+    n_examples: int = Field(default=4, ge=0, le=50, description="example profiles and example users")
+
+
+class Settings(Branch):
+    """Everything that decides what a run does. Stored, hashed, with every run."""
+
+    name: str = Field(default="semalign", description="what the report calls this catalogue")
+    generated: bool = Field(default=False, description="the catalogue is made up; the report says so")
+    source: SourceSettings = SourceSettings()
+    split: SplitSettings = SplitSettings()
+    profiles: ProfileSettings = ProfileSettings()
+    embeddings: Annotated[PlainMapping, BeforeValidator(_named)] = Field(default_factory=lambda: dict(DEFAULT_ENCODER))
+    model: Annotated[PlainMapping, BeforeValidator(_named)] = Field(
+        default_factory=lambda: json.loads(json.dumps(DEFAULT_MODEL))
+    )
+    models: dict[str, PlainMapping] = Field(
+        default_factory=dict, description="[models.<name>]: defaults of the other catalogue names"
+    )
+    training: PlainMapping = Field(default_factory=dict)
+    evaluation: EvaluationSettings = EvaluationSettings()
+    recommend: RecommendSettings = RecommendSettings()
+    warehouse: WarehouseSettings = WarehouseSettings()
+    report: ReportSettings = ReportSettings()
+
+    def identity(self) -> PlainMapping:
+        """The settings that can change a result, as plain JSON; the warehouse's place and all speed left out."""
+        tree = self.model_dump(mode="json", exclude={"warehouse", "report", "name"})
+        tree["training"] = {key: value for key, value in tree["training"].items() if key not in SPEED_ONLY}
+        return tree
+
+    def hash(self) -> str:
+        """sha256 of `identity()`, the settings hash of a run row."""
+        return digest(self.identity())
+
+
+def digest(*parts: object) -> str:
+    """sha256 of values as canonical JSON: equal values, equal digest, under any hash seed and locale."""
+    return hashlib.sha256(canonical(parts).encode()).hexdigest()
+
+
+def canonical(value: object) -> str:
+    """JSON with sorted keys and no spaces; refuses what JSON cannot say exactly."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,83 @@
+"""A snapshot as a training bundle: interactions by index, semantic matrices as memory-mapped files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flows.settings import digest
+from flows.steps.rows import index_order, positions, strings, vectors
+from flows.steps.split import PARTS
+
+if TYPE_CHECKING:
+    from rec_models import InteractionMatrix, SemanticSource
+    from warehouse import Snapshot, Warehouse
+
+
+def entity_ids(snapshot: Snapshot) -> dict[str, list[str]]:
+    """`users` and `items` of a snapshot in index order: position 0 is index 0."""
+    return {
+        kind: index_order(strings(snapshot.read(kind, columns=[column]), column))
+        for kind, column in (("users", "user_id"), ("items", "item_id"))
+    }
+
+
+def interaction_parts(snapshot: Snapshot, ids: Mapping[str, list[str]]) -> dict[str, InteractionMatrix]:
+    """train, valid and test as sparse matrices of ones."""
+    from rec_models import InteractionMatrix
+
+    splits = snapshot.read("splits")
+    users = positions(strings(splits, "user_id"), ids["users"])
+    items = positions(strings(splits, "item_id"), ids["items"])
+    parts = np.array(strings(splits, "part"))
+    shape = {"n_users": len(ids["users"]), "n_items": len(ids["items"])}
+    return {
+        part: InteractionMatrix.from_pairs(users[parts == part], items[parts == part], None, **shape) for part in PARTS
+    }
+
+
+def semantic_sources(
+    warehouse: Warehouse, snapshot: Snapshot, ids: Mapping[str, list[str]]
+) -> dict[str, SemanticSource]:
+    """The semantic matrices of a snapshot's items and users, built on first use and shared by every process after."""
+    from rec_models import SemanticSource
+
+    embed = snapshot.stages["embed"]["summary"]
+    profile = snapshot.stages["profile"]["summary"]
+    table = f"embeddings_{embed['short_name']}"
+    sources = {"items": profile["source"], "users": profile["user_source"]}
+    found = {}
+    for kind, source in sources.items():
+        paths = warehouse.matrix(
+            digest("matrix", embed["semantic_key"], kind)[:40],
+            lambda kind=kind: semantic_matrix(snapshot, table, kind, ids[kind], embed["dim"]),
+        )
+        about = {"source": source, "encoder": embed["encoder"], "encoder_key": embed["encoder_key"]}
+        found[kind] = SemanticSource(Path(paths.values), Path(paths.mask), about)
+    return found
+
+
+def semantic_matrix(
+    snapshot: Snapshot, table: str, kind: str, order: list[str], dim: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n, dim) float32 in index order, zero where there is no vector, and the mask of those that have one."""
+    rows = snapshot.read(table, columns=["entity_id", "embedding"], filter_equal={"kind": kind.removesuffix("s")})
+    matrix = np.zeros((len(order), dim), np.float32)
+    present = np.zeros(len(order), bool)
+    if rows.num_rows:
+        places = positions(strings(rows, "entity_id"), order)
+        matrix[places] = vectors(rows)
+        present[places] = True
+    return matrix, present
+
+
+def inputs_key(snapshot: Snapshot, reads_language: bool) -> str:
+    """What a model is trained on, by content: the split alone, or the split and the vectors."""
+    ingest = snapshot.stages["ingest"]["summary"]
+    facts: list[Any] = [ingest["split_hash"], ingest["items_hash"], ingest["users_hash"]]
+    if reads_language:
+        facts.append(snapshot.stages["embed"]["summary"]["semantic_key"])
+    return digest("inputs", *facts)

@@ -1,0 +1,94 @@
+"""The leak guard: no model is trained on a profile that has seen validation or test interactions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flows.errors import CoverageError, LeakedEvidenceError, StaleEvidenceError
+from flows.settings import ProfileSettings
+from flows.steps.evidence import (
+    POOLED,
+    PromptPair,
+    TrainingWorld,
+    item_text_evidence,
+    load_prompts,
+    pooled_evidence,
+    training_world,
+    user_text_evidence,
+)
+from flows.steps.rows import records, strings
+
+if TYPE_CHECKING:
+    from warehouse import Snapshot
+
+
+def refuse_leaks(snapshot: Snapshot, settings: ProfileSettings) -> int:
+    """How many profiles were checked against the split; every one of them was built from training rows.
+
+    Raises:
+        LeakedEvidenceError: a profile names an interaction of the validation or test part.
+        StaleEvidenceError: a profile's evidence hash is not that of the evidence the training rows give.
+    """
+    rows = records(
+        snapshot.read("profiles", columns=["kind", "entity_id", "profile", "source", "evidence_hash", "evidence"])
+    )
+    splits = snapshot.read("splits")
+    pairs = zip(strings(splits, "user_id"), strings(splits, "item_id"), strict=True)
+    parts = dict(zip(pairs, strings(splits, "part"), strict=True))
+    _refuse_other_parts(rows, parts)
+    _refuse_other_hashes(rows, training_world(snapshot.read), load_prompts(settings), settings.seed)
+    return len(rows)
+
+
+def refuse_thin_text(snapshot: Snapshot, model: str, required: float) -> None:
+    """Nothing, when enough items have text for a model that reads it.
+
+    Raises:
+        CoverageError: names both numbers.
+    """
+    n_text = snapshot.stages["profile"]["summary"]["item_profiles"]
+    n_items = snapshot.stages["ingest"]["summary"]["n_items"]
+    if n_text < required * n_items or n_text == 0:
+        raise CoverageError(model, n_text, n_items, required)
+
+
+def _refuse_other_parts(rows: list[dict[str, Any]], parts: Mapping[tuple[str, str], str]) -> None:
+    leaks = []
+    for row in rows:
+        for other in row["evidence"]:
+            pair = (row["entity_id"], other) if row["kind"] == "user" else (other, row["entity_id"])
+            part = parts.get(pair, "unknown")
+            if part != "train":
+                leaks.append((row["kind"], row["entity_id"], other, part))
+                break
+    if leaks:
+        kind, entity_id, other, part = leaks[0]
+        raise LeakedEvidenceError(kind, entity_id, other, part, len(leaks))
+
+
+def _refuse_other_hashes(rows: list[dict[str, Any]], world: TrainingWorld, pair: PromptPair, seed: int) -> None:
+    item_profiles = {row["entity_id"]: row["profile"] for row in rows if row["kind"] == "item"}
+    stale = []
+    for row in rows:
+        expected = _evidence_hash(row, world, pair, item_profiles, seed)
+        if row["evidence_hash"] != expected:
+            stale.append((row["kind"], row["entity_id"], row["evidence_hash"], expected))
+    if stale:
+        kind, entity_id, got, expected = stale[0]
+        raise StaleEvidenceError(kind, entity_id, got, expected, len(stale))
+
+
+def _evidence_hash(
+    row: Mapping[str, Any], world: TrainingWorld, pair: PromptPair, item_profiles: Mapping[str, str], seed: int
+) -> str:
+    entity_id, known = row["entity_id"], world.users if row["kind"] == "user" else world.items
+    if entity_id not in known:
+        return "none: not in the tables"
+    if row["source"] == POOLED:
+        return pooled_evidence(world, entity_id)[1]
+    if row["kind"] == "item":
+        evidence = item_text_evidence(world, pair, seed, entity_id)
+    else:
+        evidence = user_text_evidence(world, pair, item_profiles, seed, entity_id)
+    return evidence.hash if evidence else "none: no text"

@@ -1,0 +1,82 @@
+"""The end of a command: its row in `runs`, its calls, and the one switch of CURRENT."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from flows.settings import Settings, canonical
+from flows.steps.evaluate import Comparison, append_differences, append_models
+from flows.steps.train import TrainingPlan
+from flows.workspace import Workspace, code_version, versions
+
+if TYPE_CHECKING:
+    from warehouse import SnapshotBuilder
+
+QUARANTINED = 3
+
+
+def publish(workspace: Workspace, snapshot_id: str, settings: Settings) -> str:
+    """Id of the published snapshot; a run that changed nothing writes nothing."""
+    warehouse = workspace.warehouse
+    snapshot = warehouse.snapshot(snapshot_id)
+    if workspace.tally.committed:
+        builder = warehouse.begin(snapshot)
+        builder.stage("publish", key=workspace.run_id, summary=run_facts(workspace))
+        n_quarantined = snapshot.rows("quarantine")
+        mark = append_run(workspace, builder, settings, QUARANTINED if n_quarantined else 0)
+        snapshot = workspace.commit(builder, mark)
+    return warehouse.publish(snapshot).id
+
+
+def record_comparison(
+    workspace: Workspace, snapshot_id: str, plan: TrainingPlan, comparison: Comparison, settings: Settings
+) -> str:
+    """Id of the published snapshot, with the comparison's models and metrics added to its history.
+
+    What is published keeps its items, profiles and recommendations: a comparison only adds rows to the tables that
+    remember. Where nothing is published yet, what it worked on becomes the first snapshot, unless it was a screen.
+    """
+    warehouse = workspace.warehouse
+    upstream = warehouse.snapshot(snapshot_id)
+    current = warehouse.current()
+    builder = warehouse.begin(current or (None if settings.source.screen else upstream))
+    n_new = append_models(workspace, builder, upstream, plan)
+    if current is not None and n_new == 0 and workspace.tally.committed == 0:
+        return current.id
+    append_differences(workspace, builder, comparison, plan)
+    mark = append_run(workspace, builder, settings, 0)
+    return warehouse.publish(workspace.commit(builder, mark)).id
+
+
+def run_facts(workspace: Workspace) -> dict[str, Any]:
+    """What this run did and what it cost, as the report shows it."""
+    return {"run_id": workspace.run_id, **asdict(workspace.tally)}
+
+
+def append_run(workspace: Workspace, builder: SnapshotBuilder, settings: Settings, exit_code: int) -> int | None:
+    """The ledger's mark; the run's own row and the ledger's calls go into the builder, a run that paid backs it up."""
+    from warehouse import arrow_table
+
+    row = {
+        "run_id": workspace.run_id,
+        "command": workspace.command,
+        "started_at": workspace.started_at,
+        "seconds": time.monotonic() - workspace.started,
+        "settings": canonical(settings.model_dump(mode="json")),
+        "settings_hash": workspace.settings_hash,
+        "code_version": code_version(),
+        "versions": canonical(versions()),
+        "exit_code": exit_code,
+    }
+    builder.append("runs", arrow_table("runs", {name: [value] for name, value in row.items()}))
+    if not (workspace.warehouse.root / "ledger.sqlite").exists():
+        return None
+    with workspace.warehouse.ledger(read_only=not workspace.tally.calls) as ledger:
+        calls = ledger.calls()
+        if calls.num_rows:
+            builder.replace("llm_calls", calls)
+        if workspace.tally.calls:
+            ledger.backup()
+        return ledger.mark()

@@ -1,0 +1,275 @@
+"""The HTML report of a published snapshot: what the tables and the models' own files say, put together."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flows.errors import NothingPublishedError
+from flows.settings import Settings
+from flows.steps.bundle import entity_ids, semantic_matrix
+from flows.steps.evaluate import interval, per_user_values
+from flows.steps.rows import records, strings
+from flows.steps.train import PlannedModel, verified_metrics
+from flows.workspace import StageNote, Workspace, versions
+
+if TYPE_CHECKING:
+    from flows.report import (
+        CostFacts,
+        ModelResult,
+        ProfileExample,
+        QuarantineRow,
+        RecommendationExample,
+        ReportContent,
+        RunFacts,
+        StageFacts,
+    )
+    from warehouse import Snapshot, Warehouse
+
+N_RECOMMENDED = 8
+N_HISTORY = 8
+N_SIMILAR = 3
+GAIN = ("metric", "difference", "relative", "low", "high", "p_value", "n_users")
+
+
+def write_report(workspace: Workspace, snapshot_id: str, settings: Settings) -> Path:
+    """Path of the report of a snapshot; one that is there is not written again."""
+    path = report_path(workspace.warehouse, snapshot_id)
+    if path.is_file():
+        workspace.tally.stages.append(StageNote("report", False, 0.0, str(path)))
+        return path
+    from flows.report import render
+    from warehouse import atomic_write, make_directory
+
+    started = time.monotonic()
+    content = report_content(workspace.warehouse, workspace.warehouse.snapshot(snapshot_id), settings)
+    make_directory(path.parent)
+    atomic_write(path, render(content).encode("utf-8"))
+    workspace.tally.stages.append(StageNote("report", True, time.monotonic() - started, str(path)))
+    workspace.progress.note(f"report: {path}")
+    return path
+
+
+def report_path(warehouse: Warehouse, snapshot_id: str) -> Path:
+    """Where the report of a snapshot lies."""
+    return warehouse.inside("reports", snapshot_id, "report.html")
+
+
+def report_content(warehouse: Warehouse, snapshot: Snapshot, settings: Settings) -> ReportContent:
+    """All that the report shows.
+
+    Raises:
+        NothingPublishedError: the snapshot was never evaluated, so there is nothing to report.
+    """
+    from flows.report import CatalogueFacts, ProfileFacts, ReportContent, TextCoverage
+
+    if "evaluate" not in snapshot.stages:
+        raise NothingPublishedError(str(warehouse.root))
+    said = {name: record["summary"] for name, record in snapshot.stages.items()}
+    ingest, profile, embed = said["ingest"], said.get("profile", {}), said.get("embed", {})
+    sizes = {
+        name: ingest[name] for name in ("n_users", "n_items", "n_interactions", "n_train", "n_valid", "n_test", "split")
+    }
+    return ReportContent(
+        run=_run_facts(snapshot, settings),
+        catalogue=CatalogueFacts(**sizes, protocol=said["evaluate"]["protocol"]),
+        profiles=ProfileFacts(
+            source=profile.get("source", "none"),
+            user_source=profile.get("user_source", "none"),
+            prompts=tuple(profile.get("prompts", ())),
+            n_item_profiles=profile.get("item_profiles", 0),
+            n_user_profiles=profile.get("user_profiles", 0),
+            encoder=embed.get("encoder", "none"),
+            dim=embed.get("dim", 0),
+        ),
+        models=tuple(_model_results(warehouse, said)),
+        stages=tuple(_stage_facts(said)),
+        cost=_cost_facts(said),
+        quarantine=tuple(_quarantine(snapshot)),
+        quarantine_command='semalign sql "SELECT * FROM quarantine"',
+        text_coverage=(
+            TextCoverage("item", profile.get("item_profiles", 0), ingest["n_items"]),
+            TextCoverage("user", profile.get("user_profiles", 0), ingest["n_users"]),
+        ),
+        profile_examples=tuple(_profile_examples(snapshot, settings.report.n_examples)),
+        recommendation_examples=tuple(_recommendation_examples(snapshot, settings.report.n_examples)),
+        settings=settings.model_dump(mode="json"),
+        versions=versions(),
+        notes=tuple(_notes(settings)),
+    )
+
+
+def _run_facts(snapshot: Snapshot, settings: Settings) -> RunFacts:
+    from flows.report import RunFacts
+
+    run_id = snapshot.stages["publish"]["summary"]["run_id"]
+    [row] = records(snapshot.read("runs", filter_equal={"run_id": run_id}))
+    facts = {
+        name: row[name] for name in ("run_id", "command", "started_at", "seconds", "settings_hash", "code_version")
+    }
+    return RunFacts(name=settings.name, snapshot=snapshot.id, generated=settings.generated, **facts)
+
+
+def _model_results(warehouse: Warehouse, said: dict[str, Any]) -> list[ModelResult]:
+    from flows.report import Difference, Epoch, Interval, ModelResult
+
+    base = next((score["label"] for score in said["evaluate"]["scores"] if score["role"] == "base"), None)
+    planned = [PlannedModel(**row) for row in said["train"]["models"]]
+    results = []
+    for score in said["evaluate"]["scores"]:
+        seeds = [model for model in planned if model.label == score["label"]]
+        first = verified_metrics(warehouse.inside("models", seeds[0].model_id), seeds[0].model_id)
+        metrics = []
+        for name, value in score["test"].items():
+            bounds = (
+                interval(per_user_values(warehouse, seeds, name)[1])
+                if not name.startswith("coverage")
+                else (None, None)
+            )
+            metrics.append(Interval(name, value, *bounds))
+        select_by = said["evaluate"]["select_by"]
+        history = tuple(Epoch(row["epoch"], row.get("loss"), row.get(select_by)) for row in first["history"])
+        gains = [
+            gain
+            for gain in said["evaluate"]["differences"]
+            if gain["model"] == score["label"] and base in (None, gain["reference"])
+        ]
+        results.append(
+            ModelResult(
+                label=score["label"],
+                role=score["role"],
+                reads_language=score["reads_language"],
+                metrics=tuple(metrics),
+                differences=tuple(Difference(**{name: gain[name] for name in GAIN}) for gain in gains),
+                history=history,
+                seeds=tuple(model.seed for model in seeds),
+                best_epoch=first["best_epoch"] if first["epochs"] else None,
+                seconds=score["seconds"],
+                n_parameters=first["parameters"],
+                device=first["device"],
+                coverage=next((value for name, value in score["test"].items() if name.startswith("coverage")), None),
+            )
+        )
+    return results
+
+
+def _stage_facts(said: dict[str, Any]) -> list[StageFacts]:
+    from flows.report import StageFacts
+
+    return [
+        StageFacts(note["name"], "computed" if note["computed"] else "kept", note["seconds"], note["summary"])
+        for note in said.get("publish", {}).get("stages", ())
+    ]
+
+
+def _cost_facts(said: dict[str, Any]) -> CostFacts:
+    from flows.report import CostFacts
+
+    tally = said.get("publish", {})
+    if not tally:
+        return CostFacts()
+    return CostFacts(
+        requests=tally["calls"] + tally["cached"],
+        cached=tally["cached"],
+        failed=tally["failed"],
+        tokens_in=tally["tokens_in"],
+        tokens_out=tally["tokens_out"],
+        usd=tally["usd"],
+        embeddings_computed=tally["embedded"],
+        embeddings_cached=tally["embeddings_reused"],
+    )
+
+
+def _quarantine(snapshot: Snapshot) -> list[QuarantineRow]:
+    from flows.report import QuarantineRow
+
+    rows = records(snapshot.read("quarantine", columns=["stage", "kind", "code", "entity_id"]))
+    counted = Counter((row["stage"], row["kind"], row["code"]) for row in rows)
+    examples = {(row["stage"], row["kind"], row["code"]): row["entity_id"] for row in rows}
+    return [QuarantineRow(*reason, rows=count, example=examples[reason]) for reason, count in counted.most_common()]
+
+
+def _titles(snapshot: Snapshot) -> dict[str, str]:
+    rows = snapshot.read("items", columns=["item_id", "title"])
+    pairs = zip(strings(rows, "item_id"), rows.column("title").to_pylist(), strict=True)
+    return {item_id: title or f"item {item_id}" for item_id, title in pairs}
+
+
+def _profile_examples(snapshot: Snapshot, n_examples: int) -> list[ProfileExample]:
+    """Items from evenly spaced places of the catalogue, with their nearest neighbours; then users with a text."""
+    from flows.report import ProfileExample
+
+    columns = ["kind", "entity_id", "profile", "reasoning", "source"]
+    rows = [row for row in records(snapshot.read("profiles", columns=columns)) if row["profile"]]
+    titles, similar = _titles(snapshot), _neighbours(snapshot)
+    examples = []
+    for kind in ("item", "user"):
+        found = [row for row in rows if row["kind"] == kind]
+        for row in _spread(found, n_examples if kind == "item" else n_examples // 2):
+            entity_id = row["entity_id"]
+            title = str(titles.get(entity_id, entity_id)) if kind == "item" else f"user {entity_id}"
+            near = tuple(titles[item] for item in similar(entity_id)) if kind == "item" else ()
+            examples.append(
+                ProfileExample(kind, entity_id, title, row["profile"], row["source"], row["reasoning"], near)
+            )
+    return examples
+
+
+def _neighbours(snapshot: Snapshot) -> Any:
+    """A function: item id → ids of the items nearest to it in the language space."""
+    if "embed" not in snapshot.stages:
+        return lambda item_id: []
+    embed, order = snapshot.stages["embed"]["summary"], entity_ids(snapshot)["items"]
+    matrix, present = semantic_matrix(snapshot, f"embeddings_{embed['short_name']}", "items", order, embed["dim"])
+    index = {item_id: place for place, item_id in enumerate(order)}
+
+    def nearest(item_id: str) -> list[str]:
+        place = index.get(item_id)
+        if place is None or not present[place]:
+            return []
+        closeness = np.where(present, matrix @ matrix[place], -np.inf)
+        closeness[place] = -np.inf
+        return [order[other] for other in np.argsort(-closeness)[:N_SIMILAR] if np.isfinite(closeness[other])]
+
+    return nearest
+
+
+def _recommendation_examples(snapshot: Snapshot, n_examples: int) -> list[RecommendationExample]:
+    from flows.report import RecommendationExample, RecommendedItem
+
+    users = _spread(sorted(set(strings(snapshot.read("recommendations", columns=["user_id"]), "user_id"))), n_examples)
+    titles, examples = _titles(snapshot), []
+    for user_id in users:
+        rows = records(snapshot.read("recommendations", filter_equal={"user_id": user_id}))
+        history = strings(snapshot.read("splits", filter_equal={"user_id": user_id, "part": "train"}), "item_id")
+        items = [
+            RecommendedItem(
+                row["rank"], row["item_id"], titles.get(row["item_id"], ""), row["score"], row["reason"] or ""
+            )
+            for row in sorted(rows, key=lambda row: row["rank"])[:N_RECOMMENDED]
+        ]
+        shown = tuple(titles.get(item, item) for item in history[:N_HISTORY])
+        examples.append(RecommendationExample(user_id, shown, len(history), tuple(items), rows[0]["variant"]))
+    return examples
+
+
+def _spread(values: Sequence[Any], count: int) -> list[Any]:
+    """Up to `count` values from evenly spaced places."""
+    places = np.unique(np.linspace(0, len(values) - 1, min(count, len(values))).astype(int)) if len(values) else []
+    return [values[place] for place in places]
+
+
+def _notes(settings: Settings) -> list[str]:
+    notes = []
+    if settings.source.screen:
+        notes.append(f"A screen: only {settings.source.screen:.0%} of the users, chosen by seed.")
+    if settings.profiles.attributes is not None:
+        notes.append(f"Profiles read only {', '.join(settings.profiles.attributes)}.")
+    if settings.model.get("language") in ("shuffled", "random"):
+        notes.append(f"The model's text is {settings.model['language']} on purpose: this is a control.")
+    return notes

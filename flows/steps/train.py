@@ -1,0 +1,287 @@
+"""Models trained in processes of their own, each found again by what it was trained on and how."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.errors import CheckpointError
+from flows.model_choices import ModelChoice
+from flows.progress import duration
+from flows.settings import SPEED_ONLY, PlainMapping, ProfileSettings, Settings, digest
+from flows.steps.bundle import entity_ids, inputs_key, interaction_parts, semantic_sources
+from flows.steps.guard import refuse_leaks, refuse_thin_text
+from flows.steps.training_process import OnEvent, run_rec_models
+from flows.workspace import Workspace
+
+if TYPE_CHECKING:
+    from warehouse import Snapshot, Warehouse
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """One model to train with one seed; `model_id` names data, settings and seed, so a trained one is found again."""
+
+    label: str
+    role: str
+    name: str
+    seed: int
+    model_id: str
+    reads_language: bool
+    config: PlainMapping
+    training: PlainMapping
+    evaluation: PlainMapping
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """The models of one command; `key` names the plan before any model setting was validated."""
+
+    key: str
+    settings_key: str
+    models: tuple[PlannedModel, ...]
+
+    def labels(self) -> list[str]:
+        return list(dict.fromkeys(model.label for model in self.models))
+
+    def seeds_of(self, label: str) -> list[PlannedModel]:
+        return [model for model in self.models if model.label == label]
+
+
+def plan_models(
+    workspace: Workspace, snapshot_id: str, choices: Sequence[ModelChoice], settings: Settings
+) -> TrainingPlan:
+    """What is to be trained, every model setting validated before anything is trained.
+
+    A plan that a snapshot has seen through is read from it, which needs no torch.
+
+    Raises:
+        UnknownModelError, ModelSettingsError: from rec_models, with the known names and options.
+    """
+    snapshot = workspace.warehouse.snapshot(snapshot_id)
+    key = plan_key(snapshot, choices, settings)
+    seen = workspace.warehouse.find_stage("train", key)
+    if seen is not None:
+        models = tuple(PlannedModel(**row) for row in seen.stages["train"]["summary"]["models"])
+        if all(is_trained(workspace.warehouse, model.model_id) for model in models):
+            return TrainingPlan(key, settings_key(choices, settings), models)
+    return TrainingPlan(key, settings_key(choices, settings), tuple(planned(snapshot, choices, settings)))
+
+
+def plan_key(snapshot: Snapshot, choices: Sequence[ModelChoice], settings: Settings) -> str:
+    """The plan by its plain mappings, and by the stage whose tables it is trained on."""
+    upstream = snapshot.stages.get("embed", snapshot.stages["ingest"])["key"]
+    return digest("train", VERSION, upstream, settings_key(choices, settings), settings.profiles.min_coverage)
+
+
+def planned(snapshot: Snapshot, choices: Sequence[ModelChoice], settings: Settings) -> list[PlannedModel]:
+    """Every choice with every seed, validated, under its model id."""
+    from rec_models import parse_config
+
+    training, evaluation = _parsed_settings(settings)
+    identity = {name: value for name, value in training.items() if name not in SPEED_ONLY}
+    models = []
+    for choice in choices:
+        config = parse_config(choice.mapping)
+        mapping = config.model_dump(mode="json")
+        inputs = inputs_key(snapshot, config.reads_language)
+        for seed in range(settings.evaluation.seeds):
+            model_id = digest("model", VERSION, inputs, mapping, identity, evaluation, seed)[:16]
+            named = (choice.label, choice.role, choice.name, seed, model_id, config.reads_language)
+            models.append(PlannedModel(*named, mapping, training, evaluation))
+    return models
+
+
+def check_models(workspace: Workspace, choices: Sequence[ModelChoice], settings: Settings) -> bool:
+    """Whether any of the models reads language; every setting of theirs validated before anything is paid for.
+
+    Settings that a snapshot has seen through need no second look, and so no torch.
+    """
+    key = settings_key(choices, settings)
+    for snapshot in workspace.warehouse.snapshots():
+        said = snapshot.stages.get("train", {}).get("summary", {})
+        if said.get("settings_key") == key:
+            return any(model["reads_language"] for model in said["models"])
+    return needs_language(choices, settings)
+
+
+def needs_language(choices: Sequence[ModelChoice], settings: Settings) -> bool:
+    """Whether any of the models reads language; validates their settings."""
+    from rec_models import parse_config
+
+    _parsed_settings(settings)
+    return any([parse_config(choice.mapping).reads_language for choice in choices])
+
+
+def settings_key(choices: Sequence[ModelChoice], settings: Settings) -> str:
+    """The models and how they are trained and measured, by their plain mappings."""
+    training = {name: value for name, value in settings.training.items() if name not in SPEED_ONLY}
+    evaluation = settings.evaluation.model_dump(mode="json", exclude={"baselines"})
+    return digest([asdict(choice) for choice in choices], training, evaluation)
+
+
+def _parsed_settings(settings: Settings) -> tuple[PlainMapping, PlainMapping]:
+    """Training and evaluation settings with every default, validated by rec_models."""
+    from rec_models import parse_evaluation, parse_training
+
+    training = {name: value for name, value in settings.training.items() if name != "threads"}
+    evaluation = settings.evaluation.model_dump(mode="json", include={"protocol", "ks", "select_by"})
+    return parse_training(training).model_dump(mode="json"), parse_evaluation(evaluation).model_dump(mode="json")
+
+
+def train_model(workspace: Workspace, snapshot_id: str, model: PlannedModel, profiles: ProfileSettings) -> str:
+    """Id of the trained model; a model that is there is not trained again, one cut short goes on where it stood.
+
+    Raises:
+        LeakedEvidenceError, StaleEvidenceError, CoverageError: the profiles may not be trained on; nothing was trained.
+        TrainingFailedError: the process ended badly; its exit code is carried over.
+    """
+    warehouse = workspace.warehouse
+    final = warehouse.inside("models", model.model_id)
+    if is_trained(warehouse, model.model_id):
+        return model.model_id
+    snapshot = warehouse.snapshot(snapshot_id)
+    if model.reads_language:
+        _check_language(workspace, snapshot, model, profiles)
+    partial = warehouse.inside("models", f"{model.model_id}.partial")
+    _prepare_bundle(warehouse, snapshot, model, partial)
+    arguments = ["train", str(partial), "--device", workspace.device]
+    if workspace.threads:
+        arguments += ["--threads", str(workspace.threads)]
+    run_rec_models(model.label, arguments, partial / "train.log", _follow(workspace, model))
+    metrics = verified_metrics(partial, model.model_id)
+    _describe(partial, snapshot, model, metrics)
+    if final.exists():
+        shutil.rmtree(final)
+    warehouse.install_directory(partial, final)
+    workspace.tally.trained += 1
+    return model.model_id
+
+
+def is_trained(warehouse: Warehouse, model_id: str) -> bool:
+    """Whether a finished model of that id is there."""
+    return (warehouse.inside("models", model_id) / "checkpoint" / "sha256.json").is_file()
+
+
+def verified_metrics(directory: Path, model_id: str) -> dict[str, Any]:
+    """metrics.json of a trained model, every file of its checkpoint hashed first.
+
+    Raises:
+        CheckpointError: a file is missing, has other bytes, or a metric is not finite.
+    """
+    checkpoint = directory / "checkpoint"
+    verify_files(checkpoint, model_id)
+    metrics = json.loads((checkpoint / "metrics.json").read_text(encoding="utf-8"))
+    for part in ("valid", "test"):
+        for name, value in metrics[part].items():
+            if value is None or not -1e9 < value < 1e9:
+                raise CheckpointError(model_id, "checkpoint/metrics.json", f"{part} {name} is {value}")
+    return metrics
+
+
+def verify_files(folder: Path, model_id: str) -> int:
+    """How many files of a folder have the bytes its sha256.json says.
+
+    Raises:
+        CheckpointError: names the first one that has not.
+    """
+    from warehouse import file_sha256
+
+    recorded = folder / "sha256.json"
+    if not recorded.is_file():
+        raise CheckpointError(model_id, str(recorded), "it is missing, so the model was never finished")
+    sums = json.loads(recorded.read_text(encoding="utf-8"))
+    for name, expected in sums.items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(model_id, str(path), "it is missing")
+        got = file_sha256(path)
+        if got != expected:
+            raise CheckpointError(model_id, str(path), f"its sha256 is {got[:12]}…, expected {expected[:12]}…")
+    return len(sums)
+
+
+def _check_language(workspace: Workspace, snapshot: Snapshot, model: PlannedModel, profiles: ProfileSettings) -> None:
+    refuse_thin_text(snapshot, model.label, profiles.min_coverage)
+    if snapshot.id not in workspace.guarded:
+        workspace.progress.note("train: checking that no profile has seen validation or test interactions")
+        refuse_leaks(snapshot, profiles)
+        workspace.guarded.add(snapshot.id)
+
+
+def _prepare_bundle(warehouse: Warehouse, snapshot: Snapshot, model: PlannedModel, partial: Path) -> None:
+    """A whole bundle at `partial`; the one of a run that was cut off is kept, so that its training resumes."""
+    from rec_models import Bundle, RecModelsError, write_bundle
+    from warehouse import make_directory
+
+    if partial.exists():
+        try:
+            Bundle.open(partial)
+            return
+        except (RecModelsError, OSError, ValueError):
+            shutil.rmtree(partial)  # cut off while it was written
+    make_directory(partial.parent)
+    ids = entity_ids(snapshot)
+    write_bundle(
+        partial,
+        parts=interaction_parts(snapshot, ids),
+        semantic=semantic_sources(warehouse, snapshot, ids) if model.reads_language else {},
+        user_ids=ids["users"],
+        item_ids=ids["items"],
+        model=model.config,
+        training=model.training,
+        evaluation=model.evaluation,
+        seed=model.seed,
+        about={"model_id": model.model_id, "label": model.label, "snapshot": snapshot.id},
+    )
+
+
+def _follow(workspace: Workspace, model: PlannedModel) -> OnEvent:
+    """Turns the process's events into progress: epochs of an upper bound, the best validation so far, speed."""
+    label = f"train {model.label} seed {model.seed}"
+    select_by = model.evaluation["select_by"]
+    best: dict[str, float] = {}
+
+    def on_event(event: Mapping[str, Any]) -> None:
+        if event["event"] == "valid" and event.get("best"):
+            best.update({"value": event[select_by], "epoch": event["epoch"]})
+        elif event["event"] == "epoch":
+            found = f", best {select_by} {best['value']:.4f} at epoch {best['epoch']:.0f}" if best else ""
+            detail = f"{duration(event['seconds'])}/epoch{found}, at most {model.training['epochs']} epochs"
+            workspace.progress.advance(label, event["epoch"] + 1, None, detail)
+        elif event["event"] == "done" and event["epochs"]:
+            workspace.progress.advance(label, event["epochs"], event["epochs"], f"best epoch {event['best_epoch']}")
+        elif event["event"] == "test":
+            figures = ", ".join(
+                f"{name} {value:.4f}" for name, value in event["metrics"].items() if isinstance(value, float)
+            )
+            workspace.progress.note(f"{label}: test {figures}")
+
+    workspace.progress.note(f"{label}: starting ({model.model_id})")
+    return on_event
+
+
+def _describe(directory: Path, snapshot: Snapshot, model: PlannedModel, metrics: Mapping[str, Any]) -> None:
+    """Adds what a reader of the folder needs: which index is which id, and what this is."""
+    from warehouse import arrow_table, write_parquet
+
+    ids = entity_ids(snapshot)
+    kinds = [kind for kind in ("user", "item") for _ in ids[f"{kind}s"]]
+    indices = [index for kind in ("users", "items") for index in range(len(ids[kind]))]
+    id_map = arrow_table(None, {"kind": kinds, "index": indices, "id": ids["users"] + ids["items"]})
+    (directory / "id_map.parquet").unlink(missing_ok=True)
+    write_parquet(directory / "id_map.parquet", id_map)
+    figures = "\n".join(f"* test {name}: {value:.4f}" for name, value in metrics["test"].items())
+    text = (
+        f"# {model.label}, seed {model.seed}\n\nModel `{model.model_id}`, trained on snapshot `{snapshot.id}` "
+        f"under protocol `{metrics['protocol']}`.\n\n{figures}\n\n`checkpoint/` holds weights (safetensors), "
+        f"settings and metrics; the rest is the bundle it was trained on. `id_map.parquet` maps indices to ids.\n"
+        f"Measure it again: `python -m rec_models evaluate {model.model_id}`\n"
+    )
+    (directory / "README.md").write_text(text, encoding="utf-8")

@@ -1,0 +1,75 @@
+"""rec_models as a process of its own: its JSON lines in, its exit code out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.errors import TrainingFailedError
+
+STOP_WITHIN_S = 10.0
+# What a training process has no business knowing.
+_SECRETS = ("API_KEY", "TOKEN", "PASSWORD", "SECRET")
+
+OnEvent = Callable[[Mapping[str, Any]], None]
+
+
+def run_rec_models(label: str, arguments: Sequence[str], log: Path, on_event: OnEvent) -> None:
+    """Runs `python -m rec_models …` to its end; events are handed over as they come, the rest goes to the log.
+
+    Raises:
+        TrainingFailedError: a non-zero end, with the process's own sentence and exit code.
+    """
+    command = [sys.executable, "-m", "rec_models", *arguments]
+    failure: dict[str, Any] = {}
+    with log.open("a", encoding="utf-8") as sink:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=sink, text=True, env=_environment(), umask=0o077, encoding="utf-8"
+        )
+        try:
+            for line in process.stdout or ():
+                event = _event(line)
+                if event is None:
+                    sink.write(line)
+                elif event["event"] == "error":
+                    failure = dict(event)
+                else:
+                    on_event(event)
+            code = process.wait()
+        except BaseException:
+            _stop(process)
+            raise
+    if code:
+        message = failure.get("message") or _last_line(log) or f"exit code {code}"
+        raise TrainingFailedError(label, int(failure.get("exit_code", code)), message, str(log))
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.upper().endswith(_SECRETS)}
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""

@@ -1,0 +1,163 @@
+"""Where a flow works: the warehouse, who hears about progress, and what this run has cost so far."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.progress import Progress, SilentProgress
+from flows.settings import Settings
+
+if TYPE_CHECKING:
+    from warehouse import Snapshot, SnapshotBuilder, Warehouse
+
+STAGES = ("ingest", "profile", "embed", "train", "evaluate", "recommend", "report")
+
+
+@dataclass
+class StageNote:
+    """What one stage did in this run."""
+
+    name: str
+    computed: bool
+    seconds: float
+    summary: str
+
+
+@dataclass
+class Tally:
+    """What this run did, counted as it happens."""
+
+    calls: int = 0
+    cached: int = 0
+    failed: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    usd: float | None = 0.0
+    embedded: int = 0
+    embeddings_reused: int = 0
+    trained: int = 0
+    committed: int = 0
+    stages: list[StageNote] = field(default_factory=list)
+
+
+@dataclass
+class Workspace:
+    """One run's place of work. Writing needs the lock, which `opened` holds."""
+
+    warehouse: Warehouse
+    settings_hash: str
+    command: str
+    progress: Progress = field(default_factory=SilentProgress)
+    device: str = "auto"
+    threads: int | None = None
+    retry: bool = False
+    run_id: str = field(default_factory=lambda: new_run_id())
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started: float = field(default_factory=time.monotonic)
+    tally: Tally = field(default_factory=Tally)
+    guarded: set[str] = field(default_factory=set)
+
+    def found(self, stage: str, key: str) -> str | None:
+        """Id of the newest snapshot in which the stage was done under this very key; counted as kept."""
+        snapshot = self.warehouse.find_stage(stage, key)
+        if snapshot is None:
+            return None
+        self.tally.stages.append(StageNote(stage, False, 0.0, describe(snapshot.stages[stage]["summary"])))
+        return snapshot.id
+
+    def commit(self, builder: SnapshotBuilder, ledger_mark: int | None = None) -> Snapshot:
+        """The builder's snapshot, durable but not yet published."""
+        return builder.commit(settings_hash=self.settings_hash, code_version=code_version(), ledger_mark=ledger_mark)
+
+    def done(self, stage: str, snapshot: Snapshot, started: float) -> str:
+        """Id of the snapshot a stage has just committed; counted as computed."""
+        self.tally.committed += 1
+        note = StageNote(stage, True, time.monotonic() - started, describe(snapshot.stages[stage]["summary"]))
+        self.tally.stages.append(note)
+        self.progress.note(f"{stage}: {note.summary}")
+        return snapshot.id
+
+
+@contextmanager
+def opened(
+    settings: Settings, command: str, progress: Progress, threads: int | None = None, retry: bool = False
+) -> Iterator[Workspace]:
+    """The workspace of a command that writes, with the warehouse's lock held until the block ends.
+
+    Args:
+        threads: compute threads of training; the settings' own, or as many as there are, where nothing is said.
+        retry: profiles that failed are asked for again, though nothing changed.
+
+    Raises:
+        LockHeldError: another run holds the lock; exit code 5.
+    """
+    from warehouse import Warehouse
+
+    warehouse = Warehouse(settings.warehouse.root)
+    device, threads = str(settings.training.get("device", "auto")), threads or settings.training.get("threads")
+    before = os.umask(0o077)  # what a run writes is readable by its owner alone
+    try:
+        with warehouse.lock(command=command):
+            yield Workspace(warehouse, settings.hash(), command, progress, device, threads, retry)
+    finally:
+        os.umask(before)
+
+
+def describe(summary: dict[str, object]) -> str:
+    """The plain numbers and words of a stage's summary in one line."""
+    shown = {
+        name: value for name, value in summary.items() if isinstance(value, int | float | str) and not _is_hash(value)
+    }
+    counted = {name: f"{value:,}" if _is_count(value) else str(value) for name, value in shown.items()}
+    return ", ".join(f"{name.removeprefix('n_').replace('_', ' ')} {value}" for name, value in counted.items())
+
+
+def new_run_id() -> str:
+    """A run's name: when it began, and enough randomness to be alone with it."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """The installed version, with the git commit where the code runs from a checkout."""
+    try:
+        number = version("semalign")
+    except PackageNotFoundError:
+        number = "unknown"
+    checkout = Path(__file__).resolve().parent.parent
+    if not (checkout / ".git").exists():
+        return number
+    git = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
+    answer = subprocess.run(git, capture_output=True, text=True, check=False, env={"PATH": os.environ.get("PATH", "")})
+    return f"{number}+g{answer.stdout.strip()}" if answer.returncode == 0 and answer.stdout.strip() else number
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes a run's results, without importing any of it."""
+    names = ("torch", "sentence-transformers", "duckdb", "pyarrow", "numpy", "scipy", "openai", "prefect", "semalign")
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,111 @@
+"""The flows under Prefect: same steps, same results, skipped where another run holds the lock."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import flows
+
+FOLDER = Path(flows.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def harness(tmp_path_factory):
+    """Prefect's own server for tests, its home in a folder of ours."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        patch.setenv("DO_NOT_TRACK", "1")
+        from prefect.testing.utilities import prefect_test_harness
+
+        with prefect_test_harness(server_startup_timeout=120):
+            yield
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    (tmp_path / "items.jsonl").write_text(json.dumps({"item_id": "a", "title": "Alpha"}) + "\n", encoding="utf-8")
+    (tmp_path / "rows.csv").write_text("user_id,item_id\nu,a\nv,a\n", encoding="utf-8")
+    toml = '[source]\nitems = "items.jsonl"\ninteractions = "rows.csv"\n[warehouse]\nroot = "w"\n'
+    (tmp_path / "semalign.toml").write_text(toml, encoding="utf-8")
+    return tmp_path / "semalign.toml"
+
+
+def test_a_flow_publishes_and_finds_its_work_again_and_skips_under_a_lock(harness, config):
+    from flows.deployed import build_profiles
+    from warehouse import Warehouse
+
+    first = build_profiles(config=str(config))
+    warehouse = Warehouse(config.parent / "w")
+    current = warehouse.current()
+    assert current is not None and current.id == first and current.rows("profiles") == 3
+    assert build_profiles(config=str(config)) == first
+    with warehouse.lock("another run"):
+        skipped = build_profiles(config=str(config), return_state=True)
+    assert skipped.is_completed() and skipped.name == "Skipped" and "another run" in skipped.message
+
+
+def test_what_the_user_wrote_wrong_fails_at_once(harness, config):
+    from flows.deployed import build_profiles
+
+    state = build_profiles(config=str(config), overrides=["source.items=nowhere.csv"], return_state=True)
+    assert state.is_failed()
+    with pytest.raises(FileNotFoundError):
+        state.result(raise_on_failure=True)
+
+
+def test_only_unexplained_failures_are_tried_again():
+    from flows.deployed import _worth_another_try
+    from flows.errors import NothingLeftError
+
+    class State:
+        def __init__(self, error: Exception) -> None:
+            self.error = error
+
+        def result(self, raise_on_failure: bool) -> None:
+            raise self.error
+
+    assert _worth_another_try(State(OSError("a network drive went away")))
+    assert not _worth_another_try(State(NothingLeftError(3, "filters")))
+
+
+def test_every_deployment_names_a_flow_that_is_there():
+    declared = yaml.safe_load((FOLDER.parent / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    tree = ast.parse((FOLDER / "deployed.py").read_text(encoding="utf-8"))
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    for deployment in declared:
+        file, _, function = deployment["entrypoint"].partition(":")
+        assert file == "flows/deployed.py" and function in defined
+        assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+        assert all("timezone" in schedule for schedule in deployment.get("schedules", []))
+
+
+def test_only_one_file_imports_prefect():
+    importing = [path.name for path in FOLDER.rglob("*.py") if "prefect" in _imports(path)]
+    assert importing == ["deployed.py"]
+
+
+def test_no_file_hides_a_module_that_prefect_or_python_imports():
+    """Prefect puts the folder of the flow file first on sys.path."""
+    names = {path.stem for path in FOLDER.glob("*.py")} | {path.name for path in FOLDER.iterdir() if path.is_dir()}
+    names -= {"__init__", "__pycache__"}
+    siblings = {"prompts", "providers", "warehouse", "rec_models"}
+    assert not names & (set(sys.stdlib_module_names) | siblings)
+    assert [name for name in names if importlib.util.find_spec(name) is not None] == []
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
