@@ -46,7 +46,7 @@ def render(content: ReportContent) -> str:
         policy=_policy(style),
         summary=wording.summary(content),
         primary=primary,
-        metrics=_metric_names(content),
+        metrics=_metric_names(content, primary),
         best=_best_values(content),
         lead=wording.first_of(content, "model"),
         base=wording.first_of(content, "base"),
@@ -66,10 +66,12 @@ def _policy(style: str) -> str:
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
-def _metric_names(content: ReportContent) -> list[str]:
-    """Every per-user metric any model has, in order of appearance; coverage has a table of its own."""
+def _metric_names(content: ReportContent, primary: str | None) -> list[str]:
+    """Every per-user metric any model has, the kind of the primary one first; coverage has a table of its own."""
     names = dict.fromkeys(row.metric for model in content.models for row in model.metrics)
-    return [name for name in names if not name.startswith("coverage")]
+    leading = (primary or "").partition("@")[0]
+    shown = [name for name in names if not name.startswith("coverage")]
+    return sorted(shown, key=lambda name: name.partition("@")[0] != leading)
 
 
 def _best_values(content: ReportContent) -> dict[str, float]:
