@@ -53,7 +53,8 @@ evaluate_every = 3
 patience = 10        # validation passes without a new best
 
 [evaluation]
-baselines = ["mult_vae", "popularity"]
+# the same model with the texts shuffled between items tells meaning from capacity
+baselines = ["mult_vae", "popularity", "dmrec@language=shuffled"]
 
 [warehouse]
 root = "warehouse"

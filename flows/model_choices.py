@@ -17,7 +17,9 @@ from flows.errors import SettingSyntaxError
 from flows.settings import PlainMapping, Settings
 from flows.settings_layers import merged, nested, parse_value
 
-Role = Literal["model", "base", "baseline"]
+Role = Literal["model", "base", "baseline", "control"]
+# Options that take the meaning out of what a model reads: what is left of its gain is not the language.
+CONTROLS = ("shuffled", "random")
 SPEC = "NAME or NAME@option=value|value;option=value, e.g. dmrec@matching.beta=0.3|0.5;fuse=add"
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _OPTION = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
@@ -82,7 +84,7 @@ def expand(spec: str, settings: Settings, grid: Iterable[tuple[str, list[object]
             mapping = merged({"model": mapping}, {"model": nested(option, value)})["model"]
             words.append(f"{option}={_word(value)}")
         label = f"{name}@{';'.join(words)}" if words else name
-        choices.append(ModelChoice(label, mapping, _role(name, settings)))
+        choices.append(ModelChoice(label, mapping, _role(mapping, settings)))
     return choices
 
 
@@ -104,11 +106,13 @@ def unique(choices: Iterable[ModelChoice]) -> list[ModelChoice]:
     return list(first.values())
 
 
-def _role(name: str, settings: Settings) -> Role:
+def _role(mapping: PlainMapping, settings: Settings) -> Role:
     base = settings.model.get("base")
-    if name == settings.model.get("name"):
+    if mapping.get("language") in CONTROLS:
+        return "control"
+    if mapping["name"] == settings.model.get("name"):
         return "model"
-    return "base" if isinstance(base, dict) and base.get("name") == name else "baseline"
+    return "base" if isinstance(base, dict) and base.get("name") == mapping["name"] else "baseline"
 
 
 def _split_spec(spec: str) -> tuple[str, list[tuple[str, list[object]]]]:

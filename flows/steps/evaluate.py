@@ -135,14 +135,20 @@ def evaluate_models(workspace: Workspace, snapshot_id: str, plan: TrainingPlan, 
         return found
     started = time.monotonic()
     upstream = workspace.warehouse.snapshot(snapshot_id)
-    first, *others = plan.labels()
-    comparison = compare_models(
-        workspace.warehouse, upstream, plan, [(first, other) for other in others], settings.select_by
-    )
+    comparison = compare_models(workspace.warehouse, upstream, plan, pairs_of(plan), settings.select_by)
     builder = workspace.warehouse.begin(upstream)
     append_differences(workspace, builder, comparison, plan)
     stamp(builder, "evaluate", key, comparison.plain())
     return workspace.done("evaluate", workspace.commit(builder), started)
+
+
+def pairs_of(plan: TrainingPlan) -> list[tuple[str, str]]:
+    """(model, reference) of a run: its model against every other, and every control against the base."""
+    first, *others = plan.labels()
+    roles = {model.label: model.role for model in plan.models}
+    base = next((label for label in others if roles[label] == "base"), None)
+    controls = [(label, base) for label in others if base and roles[label] == "control"]
+    return [(first, other) for other in others] + controls
 
 
 def append_models(workspace: Workspace, builder: SnapshotBuilder, upstream: Snapshot, plan: TrainingPlan) -> int:

@@ -152,7 +152,7 @@ def _model_results(warehouse: Warehouse, said: dict[str, Any]) -> list[ModelResu
                 seconds=score["seconds"],
                 n_parameters=first["parameters"],
                 device=first["device"],
-                coverage=next((value for name, value in score["test"].items() if name.startswith("coverage")), None),
+                coverage=score["test"].get("coverage@20"),
             )
         )
     return results
