@@ -155,7 +155,7 @@ def test_a_flipped_bit_in_the_bundle_is_found_before_training(tmp_path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UntrustedBytesError, match="train.indices"):
+    with pytest.raises(UntrustedBytesError, match=r"train\.indices"):
         Bundle.open(bundle.directory)
 
 
