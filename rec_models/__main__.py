@@ -1,6 +1,7 @@
 """Training as a process of its own: `python -m rec_models train BUNDLE` prints one JSON object a line.
 
-Events: start, resume, epoch, valid, test, done, error. Needs torch, numpy, scipy, safetensors and pydantic alone.
+Events: start, resume, discarded, epoch, valid, test, done, error. Needs torch, numpy, scipy, safetensors and pydantic
+alone.
 """
 
 from __future__ import annotations

@@ -102,9 +102,22 @@ class NotFiniteError(RecModelsError, ArithmeticError):
 
     def __str__(self) -> str:
         return (
-            f"{self.model}: {self.what} is not finite at epoch {self.epoch}, step {self.step}; "
-            "the last good weights are kept. Lower `training.learning_rate` or set `model.clamp_log_variance`"
+            f"{self.model}: {self.what} is not finite at epoch {self.epoch}, step {self.step}; nothing after the last good "
+            "validation was kept. Lower `training.learning_rate` or set `model.clamp_log_variance`"
         )
+
+
+class UnknownDeviceError(RecModelsError, ValueError):
+    """A device that torch does not know, or that this machine does not have."""
+
+    exit_code = 2
+
+    def __init__(self, got: str, reason: str) -> None:
+        super().__init__(got, reason)
+        self.got, self.reason = got, reason
+
+    def __str__(self) -> str:
+        return f"device {self.got!r} cannot be used: {self.reason}. Set `training.device` to auto, cpu or cuda"
 
 
 class NothingToEvaluateError(RecModelsError, ValueError):

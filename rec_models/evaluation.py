@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator
 from torch import Tensor
 
 from rec_models import metrics
@@ -39,7 +39,7 @@ class EvaluationConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     protocol: Literal["dmrec"] = "dmrec"
-    ks: tuple[int, ...] = (10, 20)
+    ks: tuple[PositiveInt, ...] = (10, 20)
     names: tuple[str, ...] = ("recall", "ndcg")
     select_by: str = "recall@20"
 
@@ -55,7 +55,7 @@ class EvaluationConfig(BaseModel):
     @classmethod
     def _shaped(cls, select_by: str) -> str:
         name, _, k = select_by.partition("@")
-        if name not in METRICS or not k.isdigit():
+        if name not in METRICS or not k.isdigit() or int(k) < 1:
             raise ValueError(f"{select_by!r} is not metric@k; known metrics: {', '.join(METRICS)}")
         return select_by
 

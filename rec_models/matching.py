@@ -15,6 +15,8 @@ from torch import Tensor
 from rec_models.gaussians import DiagonalGaussian, kl, kl_to_standard, squared_wasserstein2
 
 Fuse = Literal["add", "none", "gaussian_sum"]
+# Where a matching draws from: the run's own generator, or torch's global one where there is no run.
+Rng = torch.Generator | None
 
 
 def fuse(source: DiagonalGaussian, language: DiagonalGaussian, how: Fuse) -> DiagonalGaussian:
@@ -51,7 +53,9 @@ class GODM(_Matching):
     w2_root: bool = True
     match_on: Literal["source", "fused"] = "source"
 
-    def divergence(self, fused: DiagonalGaussian, source: DiagonalGaussian, language: DiagonalGaussian) -> Tensor:
+    def divergence(
+        self, fused: DiagonalGaussian, source: DiagonalGaussian, language: DiagonalGaussian, rng: Rng
+    ) -> Tensor:
         """(batch,) KL(fused || prior) + beta * W2."""
         matched = source if self.match_on == "source" else fused
         distance = squared_wasserstein2(matched, language)
@@ -76,10 +80,10 @@ class CPDM(_Matching):
     cp_mode: Literal["param_geometric", "param_moment", "mixture_mc"] = "param_geometric"
     mc_samples: int = Field(default=8, ge=1)
 
-    def composite_divergence(self, fused: DiagonalGaussian, language: DiagonalGaussian) -> Tensor:
+    def composite_divergence(self, fused: DiagonalGaussian, language: DiagonalGaussian, rng: Rng = None) -> Tensor:
         """(batch,) KL(fused || composite) + KL(language || composite)."""
         if self.cp_mode == "mixture_mc":
-            return self._to_mixture(fused, fused, language) + self._to_mixture(language, fused, language)
+            return self._to_mixture(fused, fused, language, rng) + self._to_mixture(language, fused, language, rng)
         alpha = self.alpha
         mean = alpha * fused.mean + (1 - alpha) * language.mean
         if self.cp_mode == "param_geometric":
@@ -90,19 +94,23 @@ class CPDM(_Matching):
         composite = DiagonalGaussian(mean, log_variance)
         return kl(fused, composite) + kl(language, composite)
 
-    def _to_mixture(self, drawn_from: DiagonalGaussian, fused: DiagonalGaussian, language: DiagonalGaussian) -> Tensor:
+    def _to_mixture(
+        self, drawn_from: DiagonalGaussian, fused: DiagonalGaussian, language: DiagonalGaussian, rng: Rng
+    ) -> Tensor:
         total = torch.zeros(len(fused.mean), dtype=fused.mean.dtype, device=fused.mean.device)
         for _ in range(self.mc_samples):
-            z = drawn_from.sample(None)
+            z = drawn_from.sample(rng)
             mixture = torch.logaddexp(
                 _log_density(fused, z) + _log(self.alpha), _log_density(language, z) + _log(1 - self.alpha)
             )
             total = total + _log_density(drawn_from, z) - mixture
         return total / self.mc_samples
 
-    def divergence(self, fused: DiagonalGaussian, source: DiagonalGaussian, language: DiagonalGaussian) -> Tensor:
+    def divergence(
+        self, fused: DiagonalGaussian, source: DiagonalGaussian, language: DiagonalGaussian, rng: Rng
+    ) -> Tensor:
         """(batch,) KL(fused || prior) + beta * composite divergence."""
-        return kl_to_standard(fused) + self.beta * self.composite_divergence(fused, language)
+        return kl_to_standard(fused) + self.beta * self.composite_divergence(fused, language, rng)
 
 
 class MDDM(_Matching):
@@ -116,17 +124,25 @@ class MDDM(_Matching):
     name: Literal["mddm"] = "mddm"
     beta: float = Field(default=0.5, ge=0, le=1)
 
-    def divergence(self, fused: DiagonalGaussian, source: DiagonalGaussian, language: DiagonalGaussian) -> Tensor:
+    def divergence(
+        self, fused: DiagonalGaussian, source: DiagonalGaussian, language: DiagonalGaussian, rng: Rng
+    ) -> Tensor:
         """(batch,) beta * KL(fused || prior) + (1 - beta) * KL(fused || language)."""
         return self.beta * kl_to_standard(fused) + (1 - self.beta) * kl(fused, language)
 
 
 class NoMatching(_Matching):
-    """The prior alone: with additive fusion this is the paper's ablation "Add"."""
+    """The prior alone: with additive fusion this is the ablation "Add".
+
+    Source: DMRec, ablation study.
+    Deviations: the paper does not write its objective out; this is reconstruction plus KL of the fused posterior.
+    """
 
     name: Literal["none"] = "none"
 
-    def divergence(self, fused: DiagonalGaussian, source: DiagonalGaussian, language: DiagonalGaussian) -> Tensor:
+    def divergence(
+        self, fused: DiagonalGaussian, source: DiagonalGaussian, language: DiagonalGaussian, rng: Rng
+    ) -> Tensor:
         """(batch,) KL(fused || prior)."""
         return kl_to_standard(fused)
 

@@ -25,7 +25,7 @@ from rec_models.checkpoints import (
     write_atomically,
     write_json,
 )
-from rec_models.errors import NotFiniteError
+from rec_models.errors import BundleError, ForeignCheckpointError, NotFiniteError, UnknownDeviceError
 from rec_models.evaluation import Evaluation, EvaluationConfig, evaluate
 from rec_models.interactions import ResidentInteractions
 from rec_models.recommender import ClosedFormRecommender, GradientRecommender, Recommender, RecommenderConfig
@@ -58,17 +58,27 @@ def train(bundle: Bundle, emit: Emit, *, device: str = "auto", saves_every_s: fl
         saves_every_s: seconds between saved states; each holds the optimiser too, three times the model.
 
     Raises:
-        NotFiniteError: the loss became NaN or infinite; the last good state is on disk.
-        ForeignCheckpointError: the directory holds the state of another run.
+        NotFiniteError: the loss became NaN or infinite; an earlier saved state, if there is one, is untouched.
+        UnknownDeviceError: this machine does not have the device.
     """
     return _Run(bundle, emit, device, saves_every_s).complete()
 
 
 def resolve_device(asked: str) -> torch.device:
-    """`auto` is a GPU when there is one, else the CPU."""
+    """`auto` is a GPU when there is one, else the CPU.
+
+    Raises:
+        UnknownDeviceError: torch does not know the device, or this machine does not have it.
+    """
     if asked == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(asked)
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise UnknownDeviceError(asked, str(error).splitlines()[0]) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UnknownDeviceError(asked, f"this machine has {torch.cuda.device_count()} GPUs that torch can use")
+    return device
 
 
 def load_trained(bundle: Bundle, device: torch.device) -> Recommender:
@@ -116,8 +126,8 @@ class TrainingConfig(BaseModel):
         batch_size: users an optimiser step.
         evaluate_every: epochs between validation passes.
         patience: validation passes without a new best before training stops.
-        precision: of the decoder's matrix product. `auto` is bfloat16 on a GPU or a CPU that multiplies it natively,
-            else float32; the normaliser is always float32.
+        precision: of matrix products; losses and divergences are float32 always. `auto` is bfloat16 on a GPU or a CPU
+            that multiplies it natively, else float32, so it can give other numbers on another machine.
         device: `auto` takes a GPU when there is one.
     """
 
@@ -129,7 +139,7 @@ class TrainingConfig(BaseModel):
     weight_decay: float = Field(default=0.0, ge=0)
     evaluate_every: int = Field(default=3, ge=1)
     patience: int = Field(default=20, ge=1)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
     device: str = "auto"
 
     def resolved_precision(self, device: torch.device) -> str:
@@ -241,14 +251,20 @@ class _Run:
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors |= {f"optimiser.{name}": tensor for name, tensor in optimiser_tensors(optimiser).items()}
         tensors["rng"] = self.rng.get_state()
-        about = self.belongs_to | {"progress": vars(self.progress), "order": self.order.bit_generator.state}
+        about = self._continues() | {"progress": vars(self.progress), "order": self.order.bit_generator.state}
         save_tensors(self.bundle.checkpoint / "state.safetensors", tensors, about)
 
     def _resume(self, optimiser: torch.optim.Optimizer) -> None:
         path = self.bundle.checkpoint / "state.safetensors"
         if not path.exists():
             return
-        tensors, about = load_tensors(path, self.belongs_to)
+        try:
+            tensors, about = load_tensors(path, self._continues())
+        except (BundleError, ForeignCheckpointError) as error:
+            # Only this run's own earlier part can be gone on with; anything else costs time, never the result.
+            self.emit({"event": "discarded", "message": f"{error}. Training begins anew"})
+            path.unlink()
+            return
         taken: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
         for name, tensor in tensors.items():
             owner, _, rest = name.partition(".")
@@ -262,25 +278,33 @@ class _Run:
         self.progress = Progress(**about["progress"])
         self.emit({"event": "resume", "epoch": self.progress.epoch})
 
+    def _continues(self) -> dict[str, str]:
+        """What a saved state must share with a run that goes on from it bit for bit."""
+        return self.belongs_to | {"device": self.device.type, "precision": self.precision}
+
     def _finish(self, parameters: int) -> dict[str, Any]:
         checkpoint, progress = self.bundle.checkpoint, self.progress
         save_tensors(checkpoint / "model.safetensors", self.model.state_dict(), self.belongs_to)
         measured = write_evaluation(self.bundle, self.model, self.history, self.evaluation)
         epochs = len(progress.history)
-        metrics = {
-            "model": self.config.name,  # type: ignore[attr-defined]
-            "seed": self.seed,
-            "protocol": self.evaluation.protocol,
-            "best_epoch": progress.best_epoch,
-            "epochs": epochs,
-            "seconds": progress.seconds,
-            "seconds_per_epoch": progress.seconds / epochs if epochs else None,
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "parameters": parameters,
-            "device": str(self.device),
-            "precision": self.precision,
-            "history": progress.history,
-        } | measured
+        metrics = (
+            self.belongs_to
+            | {
+                "model": self.config.name,  # type: ignore[attr-defined]
+                "seed": self.seed,
+                "protocol": self.evaluation.protocol,
+                "best_epoch": progress.best_epoch,
+                "epochs": epochs,
+                "seconds": progress.seconds,
+                "seconds_per_epoch": progress.seconds / epochs if epochs else None,
+                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "parameters": parameters,
+                "device": str(self.device),
+                "precision": self.precision,
+                "history": progress.history,
+            }
+            | measured
+        )
         write_json(checkpoint / "metrics.json", metrics)
         write_json(checkpoint / "config.json", self.config.model_dump(mode="json"))
         (checkpoint / "state.safetensors").unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import torch
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from rec_models.blocks import Init, linear, rows_times
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rec_models.models import VariationalConfig
 
 
-class MetaNetworkConfig(RecommenderConfig):
+class MetaNetworkConfig(BaseModel):
     """Settings of the probabilistic meta-network, which maps text to a Gaussian in the base's latent space.
 
     Attributes:
@@ -30,7 +30,7 @@ class MetaNetworkConfig(RecommenderConfig):
         unit_inputs: scale the pooled vector to unit length before the first layer.
     """
 
-    paper: ClassVar[str] = ""
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     hidden_dim: int = Field(default=600, ge=1)
     reads: Literal["full", "user_only", "items_only"] = "full"
@@ -155,7 +155,7 @@ class DMRec(GradientRecommender):
     def loss(self, batch: UserBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
         """Reconstruction from the fused posterior, and the weighted matching divergence."""
         fused, source, language = self.posteriors(self._variational.corrupt(batch, rng))
-        divergence = self.config.matching.divergence(fused, source, language).mean()
+        divergence = self.config.matching.divergence(fused, source, language, rng).mean()
         return {
             "reconstruction": self._variational.reconstruction(fused.sample(rng), batch),
             "matching": self._variational.kl_scale(step) * divergence,

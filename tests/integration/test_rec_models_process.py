@@ -10,7 +10,13 @@ import torch
 
 from rec_models import Bundle, InteractionMatrix, SemanticSource, write_bundle
 from rec_models.checkpoints import load_tensors
-from rec_models.errors import BundleError, ForeignCheckpointError, NotFiniteError, UntrustedBytesError
+from rec_models.errors import (
+    BundleError,
+    ForeignCheckpointError,
+    NotFiniteError,
+    UnknownDeviceError,
+    UntrustedBytesError,
+)
 from rec_models.training import load_trained, train
 
 N_USERS, N_ITEMS = 40, 30
@@ -87,11 +93,19 @@ class _CutOffError(Exception):
     pass
 
 
-@pytest.mark.parametrize("cut_at", [1, 3, 4])
-def test_T_T3_a_run_cut_off_and_resumed_ends_with_the_same_weights(tmp_path, cut_at):
+@pytest.mark.parametrize(
+    ("cut_at", "matching"),
+    [
+        (1, {"name": "mddm"}),
+        (3, {"name": "godm"}),
+        (4, {"name": "cpdm"}),
+        (4, {"name": "cpdm", "cp_mode": "mixture_mc"}),
+    ],
+)
+def test_T_T3_a_run_cut_off_and_resumed_ends_with_the_same_weights(tmp_path, cut_at, matching):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    model = {"name": "dmrec", "base": BASE}
+    model = {"name": "dmrec", "base": BASE, "matching": matching}
     whole, cut = write(tmp_path / "a" / "bundle", model=model), write(tmp_path / "b" / "bundle", model=model)
     train(whole, lambda event: None, device="cpu", saves_every_s=0)
 
@@ -106,6 +120,36 @@ def test_T_T3_a_run_cut_off_and_resumed_ends_with_the_same_weights(tmp_path, cut
     assert "resume" in [event["event"] for event in events]
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(cut)[name]), name
+
+
+@pytest.mark.parametrize("damage", ["garbage", "foreign"])
+def test_a_saved_state_that_is_not_this_runs_own_costs_time_and_nothing_else(tmp_path, damage):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "bundle", seed=seed)
+    whole, damaged, other = (Bundle.open(tmp_path / name / "bundle") for name in "abc")
+    train(whole, lambda event: None, device="cpu")
+
+    def cut_off(event):
+        if event["event"] == "epoch" and event["epoch"] == 3:
+            raise _CutOffError
+
+    with pytest.raises(_CutOffError):
+        train(other, cut_off, device="cpu", saves_every_s=0)
+    state = (other.checkpoint / "state.safetensors").read_bytes() if damage == "foreign" else b"not a state"
+    damaged.checkpoint.mkdir()
+    (damaged.checkpoint / "state.safetensors").write_bytes(state)
+    events = []
+    train(damaged, events.append, device="cpu")
+    assert "discarded" in [event["event"] for event in events]
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(damaged)[name]), name
+
+
+@pytest.mark.parametrize("device", ["potato", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_with_its_name(tmp_path, device):
+    with pytest.raises(UnknownDeviceError, match=device):
+        train(write(tmp_path / "bundle"), lambda event: None, device=device)
 
 
 def test_T_T2_two_runs_of_one_seed_are_equal_and_another_seed_is_not(tmp_path):

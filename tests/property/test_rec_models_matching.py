@@ -101,16 +101,16 @@ def test_mixing_divergence_under_additive_fusion_never_compares_the_means(source
 @given(gaussians(), gaussians())
 def test_matchings_without_weight_are_the_prior_alone(source, language):
     fused = fuse(source, language, "add")
-    alone = NoMatching().divergence(fused, source, language)
+    alone = NoMatching().divergence(fused, source, language, None)
     for matching in (GODM(beta=0), CPDM(beta=0), MDDM(beta=1)):
-        torch.testing.assert_close(matching.divergence(fused, source, language), alone)
+        torch.testing.assert_close(matching.divergence(fused, source, language, None), alone)
 
 
 def test_paper_form_of_global_optimality_is_reachable():
     source, language = of(0, 1), of(3, 1)
     paper = GODM(beta=1, w2_root=False, match_on="fused")
     fused = fuse(source, language, "none")
-    assert float(paper.divergence(fused, source, language)) == pytest.approx(float(kl_to_standard(fused)) + 9)
+    assert float(paper.divergence(fused, source, language, None)) == pytest.approx(float(kl_to_standard(fused)) + 9)
 
 
 def test_gaussian_sum_adds_variances_where_add_multiplies_them():
@@ -126,7 +126,7 @@ def test_gradients_of_every_matching_are_the_numerical_ones(matching):
 
     def total(m_s, l_s, m_w, l_w):
         source, language = DiagonalGaussian(m_s, l_s), DiagonalGaussian(m_w, l_w)
-        return matching.divergence(fuse(source, language, "add"), source, language)
+        return matching.divergence(fuse(source, language, "add"), source, language, None)
 
     assert torch.autograd.gradcheck(total, leaves)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from rec_models import InteractionMatrix, catalogue, paired_comparison, parse_config, parse_training
+from rec_models import InteractionMatrix, catalogue, paired_comparison, parse_config, parse_evaluation, parse_training
 from rec_models.blocks import SparseLinear, dropout_entries, l2_normalised
 from rec_models.errors import ModelSettingsError, NotComparableError, UnknownModelError
 from rec_models.interactions import ResidentInteractions
@@ -179,6 +179,14 @@ def test_a_misspelt_option_is_answered_with_the_nearest():
         parse_config({"name": "mult_vae", "latent_dimm": 3})
     with pytest.raises(ModelSettingsError, match=r"\[training\].*batch_size"):
         parse_training({"batch_size": 0})
+
+
+@pytest.mark.parametrize(
+    "settings", [{"ks": [0]}, {"select_by": "ndcg@0"}, {"select_by": "luck@3"}, {"names": ["luck"]}]
+)
+def test_a_metric_that_cannot_be_measured_is_refused_before_training(settings):
+    with pytest.raises(ModelSettingsError, match=r"\[evaluation\]"):
+        parse_evaluation(settings)
 
 
 def test_errors_survive_pickling_with_their_sentence():
