@@ -102,8 +102,8 @@ class NotFiniteError(RecModelsError, ArithmeticError):
 
     def __str__(self) -> str:
         return (
-            f"{self.model}: {self.what} is not finite at epoch {self.epoch}, step {self.step}; what came after the last "
-            "good validation is lost. Lower `training.learning_rate` or set `model.clamp_log_variance`"
+            f"{self.model}: {self.what} is not finite at epoch {self.epoch}, step {self.step}; what came after the "
+            "last good validation is lost. Lower `training.learning_rate` or set `model.clamp_log_variance`"
         )
 
 
