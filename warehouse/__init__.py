@@ -39,13 +39,14 @@ if TYPE_CHECKING:
         UnreadableSourceError,
         UnsafePathError,
         WarehouseError,
+        WarehouseRootError,
     )
     from warehouse.fragments import Fragment, write_parquet
     from warehouse.ledger import Answer, Ledger, Spent
     from warehouse.matrices import MatrixPaths
     from warehouse.root import GcSummary, VerifySummary, Warehouse
     from warehouse.snapshot import Snapshot
-    from warehouse.sources import read_source, source_fingerprint
+    from warehouse.sources import is_query, read_source, source_fingerprint
     from warehouse.storage import (
         atomic_write,
         canonical_json,
@@ -130,12 +131,14 @@ __all__ = [
     "VerifySummary",
     "Warehouse",
     "WarehouseError",
+    "WarehouseRootError",
     "arrow_table",
     "atomic_write",
     "canonical_json",
     "check_door",
     "content_key",
     "file_sha256",
+    "is_query",
     "make_directory",
     "pack_entities",
     "read_source",
@@ -155,7 +158,7 @@ _HOMES = {
     "matrices": ("MatrixPaths",),
     "root": ("GcSummary", "VerifySummary", "Warehouse"),
     "snapshot": ("Snapshot",),
-    "sources": ("read_source", "source_fingerprint"),
+    "sources": ("is_query", "read_source", "source_fingerprint"),
     "storage": ("atomic_write", "canonical_json", "content_key", "file_sha256", "make_directory", "sql_identifier"),
     "table": ("Table",),
 }

@@ -1,8 +1,6 @@
 """SQL over one snapshot: DuckDB in memory, views over exactly the pinned files, nothing else within reach."""
 
-import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from types import TracebackType
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from warehouse.errors import SqlError
 from warehouse.fragments import Fragment
+from warehouse.queries import exact_path, literal, refusal
 from warehouse.snapshot import Snapshot, sql_columns_of
 from warehouse.storage import sql_identifier
 from warehouse.table import sql_columns
@@ -27,9 +26,6 @@ _LOCKDOWN = (
     "SET enable_external_access = false",
     "SET lock_configuration = true",
 )
-# what a query tree may be made of; a CTE may also hold COPY or INSERT, and those write
-_READING_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "CTE_NODE", "RECURSIVE_CTE_NODE"})
-_EXPLAIN = re.compile(r"\s*explain(\s+analyze)?\s", re.IGNORECASE)
 
 
 class Catalogue:
@@ -71,7 +67,8 @@ class Catalogue:
 
         connection = self._open()
         try:
-            self._refuse_writing(connection, sql)
+            if why := refusal(connection, sql, MACROS):
+                raise SqlError(why, self.tables)
             result = connection.sql(sql, params=list(params))
             if result is None:
                 raise SqlError("the statement gives no rows; only reading statements are run", self.tables)
@@ -85,19 +82,6 @@ class Catalogue:
                 snapshot.verify(["profiles"] if age else None, trust_notes=True)
             self._connection = _connect(self._snapshot, self._lineage, self._memory)
         return self._connection
-
-    def _refuse_writing(self, connection: "duckdb.DuckDBPyConnection", sql: str) -> None:
-        # EXPLAIN ANALYZE runs what it explains: it is judged by that
-        judged = _EXPLAIN.sub("", sql, count=1) if _EXPLAIN.match(sql) else sql
-        if len(connection.extract_statements(sql)) != 1 or len(connection.extract_statements(judged)) != 1:
-            raise SqlError("expected exactly one statement", self.tables)
-        ((text,),) = connection.execute("SELECT json_serialize_sql($1)", [judged]).fetchall()
-        tree = json.loads(text)
-        if tree.get("error"):
-            raise SqlError(f"only reading statements are run ({tree.get('error_message')})", self.tables)
-        strange = sorted(set(_node_kinds(tree)) - _READING_NODES)
-        if strange:
-            raise SqlError(f"only reading statements are run, this one holds {strange[0]}", self.tables)
 
 
 def _connect(snapshot: Snapshot | None, lineage: Sequence[Snapshot], memory: str) -> "duckdb.DuckDBPyConnection":
@@ -174,8 +158,8 @@ def _profile_versions(lineage: Sequence[Snapshot]) -> str:
         if not fragments or names == seen:
             continue
         seen = names
-        when = f"{_literal(snapshot.created_at)}::TIMESTAMPTZ"
-        extra = f", {snapshot.counter} AS counter, {_literal(snapshot.id)} AS in_snapshot, {when} AS created_at"
+        when = f"{literal(snapshot.created_at)}::TIMESTAMPTZ"
+        extra = f", {snapshot.counter} AS counter, {literal(snapshot.id)} AS in_snapshot, {when} AS created_at"
         parts.append(_select(fragments, columns, extra))
     if not parts:
         return _select([], {**columns, "counter": "BIGINT", "in_snapshot": "VARCHAR", "created_at": "TIMESTAMPTZ"})
@@ -190,30 +174,9 @@ def _pinned(snapshot: Snapshot | None, lineage: Sequence[Snapshot]) -> list[Frag
 
 def _allow(fragments: Sequence[Fragment]) -> str:
     # both spellings: what a view asks for, and the file it finds
-    names = dict.fromkeys(name for fragment in fragments for name in (str(fragment.path), _as_pattern(fragment)))
-    return f"SET allowed_paths = [{', '.join(_literal(name) for name in names)}]"
+    names = dict.fromkeys(name for fragment in fragments for name in (str(fragment.path), exact_path(fragment.path)))
+    return f"SET allowed_paths = [{', '.join(literal(name) for name in names)}]"
 
 
 def _file_list(fragments: Sequence[Fragment]) -> str:
-    return ", ".join(_literal(_as_pattern(fragment)) for fragment in fragments)
-
-
-def _as_pattern(fragment: Fragment) -> str:
-    # DuckDB expands patterns even in a list of names: brackets around one make it a plain character
-    return re.sub(r"([*?\[])", r"[\1]", str(fragment.path))
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _node_kinds(tree: object) -> Iterator[str]:
-    if isinstance(tree, dict):
-        kind = tree.get("type")
-        if isinstance(kind, str) and kind.endswith("_NODE"):
-            yield kind
-        for branch in tree.values():
-            yield from _node_kinds(branch)
-    elif isinstance(tree, list):
-        for branch in tree:
-            yield from _node_kinds(branch)
+    return ", ".join(literal(exact_path(fragment.path)) for fragment in fragments)

@@ -55,6 +55,22 @@ class LockUnsupportedError(WarehouseError, OSError):
         )
 
 
+class WarehouseRootError(WarehouseError, OSError):
+    """The root is no folder, or none can be made or written there."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path!r} cannot hold the warehouse: {self.reason}; expected a folder you may write in, or a place "
+            "where one can be made; name it with --root or as [warehouse] root"
+        )
+
+
 class LockRequiredError(WarehouseError, RuntimeError):
     """A write was tried without the lock."""
 
@@ -299,16 +315,16 @@ class EmptySourceError(SourceError):
 
 
 class MissingColumnError(SourceError, LookupError):
-    """A column that is needed is not in the source."""
+    """A column that is needed is not in the source; `ours` is what we call it, where that differs."""
 
-    def __init__(self, column: str, known: Sequence[str], source: str, kind: str) -> None:
-        super().__init__(column, known, source, kind)
-        self.column, self.known, self.source, self.kind = column, known, source, kind
+    def __init__(self, column: str, known: Sequence[str], source: str, kind: str, ours: str | None = None) -> None:
+        super().__init__(column, known, source, kind, ours)
+        self.column, self.known, self.source, self.kind, self.ours = column, known, source, kind, ours or column
 
     def __str__(self) -> str:
         return (
             f"source.{self.kind}: {self.source} has no column `{self.column}`; its columns: {_listed(self.known)}; "
-            f'name the right one in [source.columns.{self.kind}], for example {self.column} = "…"'
+            f'name the right one in [source.columns.{self.kind}], for example {self.ours} = "…"'
         )
 
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from warehouse.errors import LockHeldError, LockUnsupportedError
-from warehouse.storage import make_directory
+from warehouse.errors import DiskFullError, LockHeldError, LockUnsupportedError, WarehouseRootError
+from warehouse.storage import disk_full_named, make_directory
 
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _BUSY = (errno.EWOULDBLOCK, errno.EACCES)
@@ -39,6 +39,7 @@ class RunLock:
         Raises:
             LockHeldError: another process, or another object of this one, holds it; names it.
             LockUnsupportedError: the file system pretends to lock and does not.
+            WarehouseRootError: the folder of the lock cannot be made, or the lock cannot be written in it.
         """
         with self._guard:
             if self._depth == 0:
@@ -84,8 +85,7 @@ class RunLock:
             os.close(descriptor)
 
     def _acquire(self, command: str) -> None:
-        make_directory(self.path.parent)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = _created_lock(self.path)
         try:
             if not _try_patiently(descriptor, self.path):
                 note = _read_note(descriptor)
@@ -127,6 +127,17 @@ def waited_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _created_lock(path: Path) -> int:
+    try:
+        with disk_full_named(path):
+            make_directory(path.parent)
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except DiskFullError:
+        raise
+    except OSError as error:
+        raise WarehouseRootError(str(path.parent), f"{error.filename or path}: {error.strerror or error}") from error
 
 
 def _try_lock(descriptor: int, path: Path, kind: int) -> bool:

@@ -1,5 +1,6 @@
 """The warehouse as its users hold it: a directory of immutable files, one pointer, one lock."""
 
+import os
 import re
 import shutil
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from warehouse.commits import SnapshotBuilder, united
-from warehouse.errors import CorruptFileError, LockRequiredError, UnknownSnapshotError
+from warehouse.errors import CorruptFileError, LockRequiredError, UnknownSnapshotError, WarehouseRootError
 from warehouse.fragments import VerifiedFiles
 from warehouse.locking import RunLock
 from warehouse.matrices import MatrixPaths, MatrixStore
@@ -46,10 +47,14 @@ class VerifySummary:
 
 
 class Warehouse:
-    """One warehouse directory. Making the object touches nothing; writing needs `lock`."""
+    """One warehouse directory. Making the object touches nothing; writing needs `lock`.
+
+    Raises:
+        WarehouseRootError: no folder is there and none can be made, as far as looking tells.
+    """
 
     def __init__(self, root: Path | str) -> None:
-        self.root = Path(root).expanduser().resolve()
+        self.root = _usable(root)
         self._lock = RunLock(self.root / "LOCK")
         self._verified = VerifiedFiles(self.root)
         self._loaded: dict[str, Snapshot] = {}
@@ -59,6 +64,7 @@ class Warehouse:
 
         Raises:
             LockHeldError: names the process that holds it and since when.
+            WarehouseRootError: the root cannot be made or written.
         """
         return self._lock.held(command, on_acquire=self._sweep)
 
@@ -132,10 +138,11 @@ class Warehouse:
         )
 
     def publish(self, snapshot: Snapshot) -> Snapshot:
-        """The snapshot CURRENT points to afterwards; nothing is written when it does already.
+        """The snapshot CURRENT points to afterwards; nothing is published when it does already.
 
-        Every byte is hashed first. The counter never goes back and no history is lost: an older snapshot, or one made
-        beside a newer CURRENT, is committed again with a new counter, and that is what is returned.
+        Every byte is hashed first; of what CURRENT points to already, only files that changed since they were. The
+        counter never goes back and no history is lost: an older snapshot, or one made beside a newer CURRENT, is
+        committed again with a new counter, and that is what is returned.
 
         Raises:
             LockRequiredError: the run lock is not held by this process.
@@ -144,6 +151,7 @@ class Warehouse:
         self._require_lock("publishing")
         current = self.current()
         if current is not None and current.id == snapshot.id:
+            current.verify(trust_notes=True)
             self._write_init(current)
             return current
         snapshot.verify()
@@ -270,6 +278,20 @@ class Warehouse:
         path = self.root / "init.sql"
         if not path.exists() or path.read_bytes() != text:
             atomic_write(path, text)
+
+
+def _usable(root: Path | str) -> Path:
+    # a folder, or a place where one can be made
+    try:
+        chosen = Path(root).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise WarehouseRootError(str(root), str(error)) from error
+    existing = next(place for place in (chosen, *chosen.parents) if os.path.exists(place))
+    if not existing.is_dir():
+        raise WarehouseRootError(str(chosen), f"{existing} is not a folder")
+    if existing != chosen and not os.access(existing, os.W_OK | os.X_OK):
+        raise WarehouseRootError(str(chosen), f"{existing} may not be written by this user")
+    return chosen
 
 
 def _lacks_history(snapshot: Snapshot, current: Snapshot) -> bool:

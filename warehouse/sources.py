@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from io import BufferedIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -19,6 +20,7 @@ from warehouse.errors import (
     NotUtf8Error,
     UnreadableSourceError,
 )
+from warehouse.queries import exact_path, literal, refusal
 from warehouse.storage import content_key, file_sha256
 
 if TYPE_CHECKING:
@@ -69,11 +71,9 @@ def read_source(
     try:
         with _connection(directory) as connection:
             relation = _relation(connection, spec, dict(columns or {}), kind, directory)
-            rows = connection.sql(
-                f"SELECT {_selection(relation, dict(columns or {}), kind, named)} FROM relation"
-            ).to_arrow_table()
+            rows = relation.project(_selection(relation, dict(columns or {}), kind, named)).to_arrow_table()
     except duckdb.Error as error:
-        _raise_named(error, named, kind)
+        _raise_named(error, spec, kind, directory)
     if rows.num_rows == 0:
         raise EmptySourceError(named, kind)
     return _plain_types(rows)
@@ -84,23 +84,28 @@ def source_fingerprint(spec: SourceSpec, directory: Path | None = None, kind: st
 
     Raises:
         MissingFileError: a named file does not exist.
+        UnreadableSourceError: a query that does not run, or is not one statement that only reads.
     """
     import duckdb
 
-    if not _is_query(spec):
+    if not is_query(spec):
         return content_key([file_sha256(Path(path).resolve()) for path in _paths(spec, kind, directory)])
     digest = hashlib.sha256()
     try:
         with _connection(directory) as connection:
+            relation = _relation(connection, spec, {}, kind, directory)
             # sorted, for a query without ORDER BY may give the same rows in any order
-            rows = connection.sql(
-                f"SELECT sha256(rows::VARCHAR) AS row FROM ({_query_text(spec)}) AS rows ORDER BY row"
-            )
+            rows = relation.set_alias("_whole_row").project("sha256(_whole_row::VARCHAR) AS row").order("row")
             for batch in rows.to_arrow_reader():
                 digest.update("".join(batch.column(0).to_pylist()).encode())
     except duckdb.Error as error:
-        _raise_named(error, _called(spec), kind)
+        _raise_named(error, spec, kind, directory)
     return digest.hexdigest()
+
+
+def is_query(spec: object) -> bool:
+    """Whether a source is SQL: text that starts with SELECT, WITH or FROM; anything else names files."""
+    return isinstance(spec, str) and bool(_QUERY.match(spec))
 
 
 def _relation(
@@ -110,8 +115,11 @@ def _relation(
     kind: str,
     directory: Path | None,
 ) -> "duckdb.DuckDBPyRelation":
-    if _is_query(spec):
-        return connection.sql(_query_text(spec))
+    if is_query(spec):
+        query = str(spec).strip().rstrip(";")
+        if why := refusal(connection, query):
+            raise UnreadableSourceError(_called(spec), kind, why)
+        return connection.sql(query)
     paths = _paths(spec, kind, directory)
     parts = [(path, _reader(path, kind)) for path in paths]
     readers = {reader for _, reader in parts}
@@ -120,7 +128,7 @@ def _relation(
             _called(spec), kind, f"its files are of several kinds ({', '.join(sorted(readers))})"
         )
     reader = readers.pop()
-    escaped = [_escaped(path) for path in paths]
+    escaped = [exact_path(path) for path in paths]
     if reader == "parquet":
         return connection.sql("SELECT * FROM read_parquet($1, union_by_name = true)", params=[escaped])
     if reader == "csv":
@@ -145,10 +153,10 @@ def _csv(
     separator = max(",;\t|", key=header.count)
     names = next(csv.reader([header], delimiter=separator))
     as_text = [name for name in names if name in _theirs(columns, _TEXT_COLUMNS)]
-    types = "{" + ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in as_text) + "}"
+    types = "{" + ", ".join(f"{literal(name)}: 'VARCHAR'" for name in as_text) + "}"
     # said aloud, for the sniffer would rather skip lines or take `#` for a comment than refuse a file
     options = ["header = true", "skip = 0", "comment = ''", "quote = '\"'", "escape = '\"'", "sample_size = -1"]
-    options += ["union_by_name = true", f"delim = {_literal(separator)}"]
+    options += ["union_by_name = true", f"delim = {literal(separator)}"]
     if as_text:
         options.append(f"types = {types}")
     try:
@@ -162,17 +170,37 @@ def _find_bad_line(
     connection: "duckdb.DuckDBPyConnection", escaped: Sequence[str], names: Sequence[str], separator: str
 ) -> None:
     # a sniffer that gives up names no line; read as plain text, the same file does
-    columns = "{" + ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in names) + "}"
-    strict = f"auto_detect = false, header = true, delim = {_literal(separator)}, quote = '\"', escape = '\"'"
+    columns = "{" + ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names) + "}"
+    strict = f"auto_detect = false, header = true, delim = {literal(separator)}, quote = '\"', escape = '\"'"
     connection.sql(
         f"SELECT count(*) FROM read_csv($1, {strict}, columns = {columns})", params=[list(escaped)]
     ).fetchall()
 
 
+def _first_bad_line(spec: SourceSpec, kind: str, directory: Path | None) -> str | None:
+    """Where the first bytes are that are no UTF-8, and those; None where a file has no lines we can read."""
+    paths = [] if is_query(spec) else _paths(spec, kind, directory)
+    for path in paths:
+        if path.endswith(".zst") or _reader(path, kind) == "parquet":
+            return None
+        with _bytes_of(path) as stream:
+            for number, line in enumerate(stream, 1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    near = line[max(0, error.start - 40) : error.start + 20].rstrip()
+                    where = f"{path}, line" if len(paths) > 1 else "line"
+                    return f"{where} {number}, byte {error.start + 1}: {ascii(near)[1:]}"
+    return None
+
+
+def _bytes_of(path: str) -> BufferedIOBase:
+    return gzip.GzipFile(path) if path.endswith(".gz") else open(path, "rb")
+
+
 def _header(path: str, kind: str) -> str:
-    opener = gzip.open if path.endswith(".gz") else open
     try:
-        with opener(path, "rb") as stream:
+        with _bytes_of(path) as stream:
             line = stream.readline(1 << 20)
     except (OSError, EOFError) as error:
         raise UnreadableSourceError(path, kind, str(error)) from error
@@ -190,9 +218,9 @@ def _selection(relation: "duckdb.DuckDBPyRelation", columns: dict[str, str], kin
     types = dict(zip(known, (str(t) for t in relation.types), strict=True))
     for ours in _IDS[kind]:
         columns.setdefault(ours, ours)
-    for theirs in columns.values():
+    for ours, theirs in columns.items():
         if theirs not in types:
-            raise MissingColumnError(theirs, known, named, kind)
+            raise MissingColumnError(theirs, known, named, kind, ours)
     shown = [(ours, theirs) for ours, theirs in columns.items()]
     mapped = set(columns.values())
     shown += [(name, name) for name in known if name not in mapped]
@@ -263,48 +291,38 @@ def _connection(directory: Path | None) -> "duckdb.DuckDBPyConnection":
         "autoinstall_known_extensions": False,
         "autoload_known_extensions": False,
         "preserve_insertion_order": True,
+        # a query names files, never variables of the program that runs it
+        "python_enable_replacements": False,
     }
     connection = duckdb.connect(":memory:", config=settings)
     connection.execute("SET TimeZone = 'UTC'")
     if directory is not None:
-        connection.execute(f"SET file_search_path = {_literal(str(directory))}")
+        connection.execute(f"SET file_search_path = {literal(str(directory))}")
+    connection.execute("SET lock_configuration = true")
     return connection
 
 
-def _raise_named(error: Exception, named: str, kind: str) -> NoReturn:
+def _raise_named(error: Exception, spec: SourceSpec, kind: str, directory: Path | None) -> NoReturn:
     import duckdb
 
+    named = _called(spec)
     detail = re.sub(r"\s+", " ", str(error)).strip()
     detail = re.split(r" Possible (?:fixes|Solution)", detail)[0]
     if _NOT_UTF8.search(detail):
-        raise NotUtf8Error(named, kind, detail[:200]) from error
+        # the line DuckDB quotes is the one before
+        said = re.sub(r" Original Line: .*(?= Invalid unicode)", "", detail)[:200]
+        raise NotUtf8Error(named, kind, _first_bad_line(spec, kind, directory) or said) from error
     misspelt = isinstance(error, duckdb.BinderException | duckdb.ParserException | duckdb.CatalogException)
     if not misspelt and re.search(r"\.(parquet|pq)\b", named.lower()):
         raise CorruptFileError(named, detail[:300], f"write source.{kind} again, or name another file") from error
     raise UnreadableSourceError(named, kind, detail[:400]) from error
 
 
-def _is_query(spec: SourceSpec) -> bool:
-    return isinstance(spec, str) and bool(_QUERY.match(spec))
-
-
-def _query_text(spec: SourceSpec) -> str:
-    return str(spec).strip().rstrip(";")
-
-
 def _called(spec: SourceSpec) -> str:
-    if _is_query(spec):
+    if is_query(spec):
         return f"the query `{' '.join(str(spec).split())[:80]}`"
     return str(spec) if isinstance(spec, str | Path) else ", ".join(str(path) for path in spec)
 
 
-def _escaped(path: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", path)
-
-
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

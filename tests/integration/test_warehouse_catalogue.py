@@ -120,6 +120,10 @@ ESCAPES = [
     "COPY (SELECT 1) TO '{file}' (FORMAT parquet, USE_TMP_FILE false)",
     "WITH x AS (COPY (SELECT 1) TO '{file}' (FORMAT parquet, USE_TMP_FILE false)) FROM x",
     "SELECT * FROM query('WITH x AS (COPY (SELECT 1) TO ''{file}'' (USE_TMP_FILE false)) FROM x')",
+    "FROM json_execute_serialized_sql(json_serialize_sql("
+    "'WITH x AS (COPY (SELECT 1) TO ''{file}'' (USE_TMP_FILE false)) FROM x'))",
+    "FROM query('FROM enable_logging(storage_path := ''{root}/logs'')')",
+    "FROM enable_profiling(format := 'json', save_location := '{root}/profile.json')",
     "EXPLAIN ANALYZE COPY (SELECT 1) TO '{file}' (FORMAT parquet, USE_TMP_FILE false)",
     "EXPLAIN ANALYZE WITH x AS (COPY (SELECT 1) TO '{file}' (USE_TMP_FILE false)) FROM x",
     "/* */ EXPLAIN ANALYZE COPY (SELECT 1) TO '{file}' (FORMAT parquet, USE_TMP_FILE false)",

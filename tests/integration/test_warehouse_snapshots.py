@@ -108,6 +108,29 @@ def test_the_same_content_gives_the_same_content_hash_and_the_same_files(tmp_pat
     assert first.id == second.id
 
 
+def test_publishing_again_hashes_only_what_changed_since(warehouse, monkeypatch):
+    snapshot = committed(warehouse, items=items("1"))
+    with warehouse.lock():
+        warehouse.publish(snapshot)
+    again = Warehouse(warehouse.root)
+    path = again.current().tables["items"][0].path
+    with monkeypatch.context() as patch, again.lock():
+        patch.setattr("warehouse.fragments.stream_sha256", lambda stream: pytest.fail("a file was hashed again"))
+        again.publish(again.current())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o600)
+    for changed in (bytes(content), bytes(content[:-1])):
+        path.write_bytes(changed)
+        for holder in (again, Warehouse(warehouse.root)):
+            with holder.lock(), pytest.raises(CorruptFileError) as caught:
+                holder.publish(holder.current())
+            assert caught.value.exit_code == 6
+    path.unlink()
+    with again.lock(), pytest.raises(CorruptFileError, match="cannot be opened"):
+        again.publish(again.current())
+
+
 def test_publishing_what_is_published_writes_nothing(warehouse):
     snapshot = committed(warehouse, items=items("1"))
     with warehouse.lock():

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ from warehouse import (
     MissingFileError,
     NotUtf8Error,
     UnreadableSourceError,
+    is_query,
     read_source,
     source_fingerprint,
 )
@@ -168,6 +170,96 @@ def test_a_wrong_query_names_itself(folder):
     assert "the query `SELECT nothing" in str(error)
 
 
+JSON_COPY = "json_serialize_sql('WITH x AS (COPY (SELECT 1) TO ''{out}'') FROM x')"
+WRITING = [
+    # what a query pasted between brackets could do: close them, act, and open them again
+    "SELECT 1 AS item_id) AS rows; COPY (SELECT 42) TO '{out}'; SELECT sha256('a') AS row FROM (SELECT 1 AS x",
+    "SELECT 1 AS item_id); COPY (SELECT 42) TO '{out}'; SELECT * FROM (SELECT 1 AS item_id",
+    "SELECT 1 AS item_id; COPY (SELECT 42) TO '{out}'",
+    "SELECT 1 AS item_id; COPY (SELECT 42) TO '{out}'; SELECT 1 AS item_id",
+    "SELECT 1 AS item_id; /* ; */ ATTACH '{out}'; -- ;",
+    "WITH x AS (COPY (SELECT 1 AS item_id) TO '{out}') FROM x",
+    "WITH x AS MATERIALIZED (COPY (SELECT 1 AS item_id) TO '{out}') SELECT * FROM (SELECT * FROM x)",
+    "SELECT * FROM (WITH x AS (COPY (SELECT 1 AS item_id) TO '{out}') FROM x)",
+    f"FROM json_execute_serialized_sql({JSON_COPY})",
+    f"SELECT 1 AS item_id WHERE EXISTS (FROM system.main.JSON_EXECUTE_SERIALIZED_SQL({JSON_COPY}))",
+    "FROM query('FROM enable_logging(storage_path := ''{out}'')')",
+    "FROM \"Query\"('SELECT 1 AS item_id')",
+    "FROM enable_logging('QueryLog', storage_path := '{out}')",
+    "SELECT 1 AS item_id UNION ALL SELECT 2 FROM enable_logging(storage := 'file', storage_path := '{out}')",
+    "FROM enable_profiling(format := 'json', save_location := '{out}.json')",
+    "FROM create_external_resource('x', map())",
+    "FROM truncate_duckdb_logs()",
+    "FROM duckdb_secrets()",
+]
+
+
+@pytest.mark.parametrize("query", WRITING)
+def test_a_query_that_could_do_more_than_read_is_refused_and_does_nothing(folder, query):
+    before = sorted(folder.rglob("*"))
+    query = query.format(out=folder / "out.csv")
+    for ask in (lambda: read_source(query, {}, "items", folder), lambda: source_fingerprint(query, folder, "items")):
+        with pytest.raises(UnreadableSourceError) as caught:
+            ask()
+        assert caught.value.exit_code == 2
+        assert str(caught.value).startswith("source.items: the query `")
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "WITH kept AS (FROM 'i.parquet' WHERE rating > 4) SELECT * FROM kept -- the good ones",
+        "FROM read_csv('i.csv', types := {'user_id': 'VARCHAR'}) SELECT user_id, item_id, rating LIMIT 1;",
+        "SELECT * FROM ((FROM 'i.parquet' LIMIT 1) UNION ALL (FROM 'i.parquet' LIMIT 0))",
+        "SELECT '007' AS user_id, 'a' AS item_id, 4.5::DOUBLE AS rating FROM range(1)",
+    ],
+)
+def test_a_query_that_reads_is_read(folder, query):
+    assert read_source(query, directory=folder).to_pylist() == ROWS[:1]
+    assert len(source_fingerprint(query, folder)) == 64
+
+
+def test_a_query_sees_files_and_no_variable_of_the_program(folder):
+    relation = pa.Table.from_pylist(ROWS)
+    assert relation.num_rows == 2
+    for name in ("relation", "rows", "columns"):
+        assert isinstance(failing(folder, f"SELECT * FROM {name}"), UnreadableSourceError)
+
+
+def test_what_starts_like_sql_is_a_query_and_anything_else_names_files():
+    assert [is_query(spec) for spec in ("SELECT 1", " with x", "from\tx")] == [True] * 3
+    assert [is_query(spec) for spec in ("selected.csv", "from.csv", Path("select x"), ["select 1"], None)] == [
+        False
+    ] * 5
+
+
+def test_a_missing_column_is_hinted_at_under_our_name(folder):
+    error = failing(folder, "i.csv", columns={"rating": "stars"})
+    assert "has no column `stars`" in str(error)
+    assert str(error).endswith('for example rating = "…"')
+    assert str(failing(folder, "i.csv", kind="items", columns={"item_id": "id"})).endswith('item_id = "…"')
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_the_line_that_is_no_utf8_is_quoted_itself(folder, pack):
+    name = "latin.csv.gz" if pack is gzip.compress else "latin.csv"
+    lines = [
+        b"user_id,item_id,text",
+        *(b"u%d,i,\xc3\xa9" % row for row in range(320)),
+        b"odd,i,caf\xe9",
+        b"last,i,t",
+        b"",
+    ]
+    assert "(line 322, byte 10: 'odd,i,caf\\xe9')" in str(failing(folder, name, pack(b"\n".join(lines))))
+    (folder / "whole.csv").write_text("user_id,item_id\n1,2\n")
+    (folder / "part.csv").write_bytes(b"user_id,item_id\n1,\xff\n")
+    with pytest.raises(NotUtf8Error, match=r"part.csv, line 2, byte 3: '1,\\xff'"):
+        read_source(["whole.csv", "part.csv"], directory=folder)
+    error = failing(folder, f"SELECT * FROM '{name}'")
+    assert "not UTF-8" in str(error) and "u319" not in str(error)
+
+
 def test_a_fingerprint_changes_with_the_content_and_not_with_the_place(folder, tmp_path):
     first = source_fingerprint("i.csv", folder)
     (folder / "copy.csv").write_bytes((folder / "i.csv").read_bytes())
@@ -182,4 +274,6 @@ def test_the_fingerprint_of_a_query_is_that_of_its_rows(folder):
     one = source_fingerprint("SELECT * FROM 'i.parquet' ORDER BY user_id", folder)
     assert source_fingerprint("SELECT * FROM 'i.parquet' ORDER BY user_id DESC", folder) == one
     assert source_fingerprint("SELECT * FROM 'i.parquet' LIMIT 1", folder) != one
+    columns = [source_fingerprint(f"SELECT 1 AS rows, {other} AS other", folder) for other in (1, 2)]
+    assert columns[0] != columns[1]
     assert source_fingerprint("SELECT user_id AS u, item_id, rating FROM 'i.parquet'", folder) != one

@@ -19,6 +19,7 @@ from warehouse import (
     UnsafePathError,
     Warehouse,
     WarehouseError,
+    WarehouseRootError,
     atomic_write,
     canonical_json,
     content_key,
@@ -83,6 +84,38 @@ def test_a_plain_name_leads_inside(tmp_path):
     assert Warehouse(tmp_path).inside("models", "3f9a.partial") == tmp_path / "models" / "3f9a.partial"
 
 
+def test_a_root_that_cannot_be_a_folder_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for root, reason in [
+        (tmp_path / "file", "file is not a folder"),
+        (tmp_path / "file" / "below" / "it", "file is not a folder"),
+        (tmp_path / "loop", "loop"),
+        ("~nobody-of-that-name/w", "home directory"),
+        ("a\0b", "null"),
+    ]:
+        with pytest.raises(WarehouseRootError, match=reason) as caught:
+            Warehouse(root)
+        assert caught.value.exit_code == 2
+        assert "expected a folder you may write in" in str(caught.value)
+    assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc, where nobody makes folders")
+def test_a_root_that_cannot_be_made_is_refused_when_it_is_to_be_written():
+    lock = Warehouse("/proc/nothing/w").lock()
+    with pytest.raises(WarehouseRootError, match="'/proc/nothing/w' cannot hold the warehouse: ") as caught, lock:
+        pytest.fail("a lock was taken in /proc")
+    assert caught.value.exit_code == 2
+
+
+def test_a_root_nobody_may_write_is_refused_before_it_is_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(WarehouseRootError, match="may not be written by this user"):
+        Warehouse(tmp_path / "w")
+    assert Warehouse(tmp_path).current() is None
+
+
 def test_an_installed_directory_is_never_replaced(tmp_path):
     for name in ("new", "old"):
         (tmp_path / name).mkdir()
@@ -98,6 +131,8 @@ def test_every_error_survives_a_pickle_and_says_its_sentence():
         CorruptFileError("/w/x.parquet", "sha256 is 00…"),
         MissingFileError("items.csv", "items"),
         MissingColumnError("item_id", ["id", "name"], "items.csv", "items"),
+        MissingColumnError("id", ["name"], "items.csv", "items", "item_id"),
+        WarehouseRootError("/w", "/w is not a folder"),
         AlreadyAnsweredError("ab12"),
     ]
     for error in examples:
