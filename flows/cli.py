@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 import traceback
@@ -13,8 +12,8 @@ import typer
 
 from flows import cli_checks, cli_inspect, cli_models, cli_pipeline, cli_start
 from flows.cli_options import CONFIG, JSON, ROOT, SET, Options
-from flows.cli_output import last_word
-from flows.errors import InterruptedRunError
+from flows.cli_output import command_line, last_word
+from flows.errors import InterruptedRunError, SecretInSettingsError
 
 app = typer.Typer(
     name="semalign",
@@ -74,7 +73,7 @@ def _refuse(error: Exception, arguments: Sequence[str]) -> int:
         last_word(f"{format_message()} Help: semalign --help")
         return 2
     code = getattr(error, "exit_code", None)
-    again = shlex.join(["semalign", *arguments])
+    again = command_line(arguments, hide_values=isinstance(error, SecretInSettingsError))
     if not isinstance(code, int):
         traceback.print_exception(error)
         last_word(f"a bug: {type(error).__name__}: {error}. Finished stages are kept; try again: {again}")

@@ -84,7 +84,10 @@ def checks(options: Options) -> Iterator[Check]:
     yield _tried("prompts", lambda: _prompts(tree))
     yield _tried("engine", lambda: _engine(tree))
     yield _tried("encoder", lambda: _encoder(tree))
-    yield from _warehouse_checks(Path(tree.warehouse.root))
+    place = _tried("warehouse", lambda: _place(tree))
+    yield place
+    if place.ok:
+        yield from _warehouse_checks(Path(tree.warehouse.root))
 
 
 def verify_bytes(options: Options, full: bool) -> int:
@@ -101,23 +104,24 @@ def verify_bytes(options: Options, full: bool) -> int:
 
 
 def _everything(warehouse: Warehouse, current: str) -> Iterator[Check]:
-    from flows.steps.train import verify_files
-
     for snapshot in warehouse.snapshots():
         if snapshot.id != current:
             yield _tried(f"snapshot {snapshot.id}", lambda snapshot=snapshot: f"{snapshot.verify():,} bytes")
     for folder in sorted((warehouse.root / "models").glob("*")):
         if folder.suffix != ".partial" and folder.is_dir():
-            yield _tried(
-                f"model {folder.name}",
-                lambda folder=folder: (
-                    f"{verify_files(folder, folder.name) + verify_files(folder / 'checkpoint', folder.name)} files"
-                ),
-            )
+            yield _tried(f"model {folder.name}", lambda folder=folder: _model(folder))
     for sidecar in sorted((warehouse.root / "matrices").glob("*.json")):
         yield _tried(f"matrix {sidecar.stem}", lambda sidecar=sidecar: _matrix(sidecar))
     if (warehouse.root / "ledger.sqlite").exists():
         yield _tried("ledger", lambda: _ledger(warehouse))
+
+
+def _model(folder: Path) -> str:
+    from flows.steps.train import verified_metrics, verify_files
+
+    n_files = verify_files(folder, folder.name)
+    verified_metrics(folder, folder.name)
+    return f"{n_files} files of its bundle, and its own checkpoint"
 
 
 def _matrix(sidecar: Path) -> str:
@@ -185,6 +189,12 @@ def _encoder(settings: Settings) -> str:
 
     identity = parse_encoder(settings.embeddings).describe()
     return f"{identity.model}, {identity.dim} numbers, {identity.dtype}, files {identity.key[:12]}"
+
+
+def _place(settings: Settings) -> str:
+    from warehouse import Warehouse
+
+    return str(Warehouse(settings.warehouse.root).root)
 
 
 def _warehouse_checks(root: Path) -> Iterator[Check]:

@@ -147,10 +147,11 @@ def _short(value: object, most: int = 300) -> object:
 
 def show_similar(options: Options, item: str | None, text: str | None, k: int) -> int:
     """Neighbours with their titles, nearest first."""
-    from flows.errors import MissingSettingError, UnknownIdError
+    from flows.errors import SettingSyntaxError, UnknownIdError
 
     if (item is None) == (text is None):
-        raise MissingSettingError("ITEM or --text, one of them", "similar")
+        given = "semalign similar" if item is None else f"semalign similar {item} --text {text}"
+        raise SettingSyntaxError(given, "an item id or --text WORDS, one of them")
     warehouse, snapshot = published(options)
     if text is not None:
         rows = similar_to_text(options, snapshot, text, k)

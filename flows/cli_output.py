@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Text of strangers may hold escape sequences; a terminal must not obey them.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+from flows.caution import clean, masked, without_userinfo
+
 PLAIN_WIDTH = 160
 SHORT = 24
 FOLDED = 24
@@ -32,7 +31,9 @@ def emit_table(
     from rich.table import Table
     from rich.text import Text
 
-    heading = Text(title, style="bold") if title else None
+    columns = [clean(name) for name in columns]
+    heading = Text(clean(title), style="bold") if title else None
+    caption = clean(caption) if caption else None
     table = Table(title=heading, caption=caption, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     needed = 2
     for place, name in enumerate(columns):
@@ -57,8 +58,13 @@ def say(text: str) -> None:
 def last_word(text: str, go_on: Sequence[str] | None = None) -> None:
     """The last line on standard error: what happened, and the exact command to go on."""
     sys.stdout.flush()
-    ending = f" → {shlex.join(['semalign', *go_on])}" if go_on else ""
-    print(f"semalign: {clean(' '.join(text.split()))}{ending}", file=sys.stderr, flush=True)
+    ending = f" → {command_line(go_on)}" if go_on else ""
+    print(f"semalign: {clean(without_userinfo(' '.join(text.split())) + ending)}", file=sys.stderr, flush=True)
+
+
+def command_line(words: Sequence[str], hide_values: bool = False) -> str:
+    """A command to copy; what is or may be a secret is left out of it, with `hide_values` every --set value."""
+    return shlex.join(["semalign", *masked(words, hide_values)])
 
 
 def cell(value: object) -> str:
@@ -70,11 +76,6 @@ def cell(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return clean(str(value))
-
-
-def clean(text: str) -> str:
-    """The text without control characters."""
-    return _CONTROL.sub("�", text)
 
 
 def metric_columns(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:

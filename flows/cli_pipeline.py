@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
         options: Options,
         until: Annotated[str, typer.Option("--until", help="The last stage to run.")] = "report",
         threads: THREADS = None,
-        retry: Annotated[bool, typer.Option("--retry", help="Ask again for the profiles that failed.")] = False,
+        retry: Annotated[bool, typer.Option("--retry", help="Ask again for the profiles that got no reply.")] = False,
     ) -> int:
         """The whole refresh: ingest, profile, embed, train, evaluate, recommend, publish, report."""
         return run_stages(options, until, ["run"] if until == "report" else ["run", "--until", until], threads, retry)
@@ -157,8 +157,8 @@ def finish(options: Options, words: Sequence[str], summary: dict[str, Any]) -> i
         done += f", report {summary['report']}"
     if summary["quarantined"]:
         done += f"; {summary['quarantined']:,} rows are in quarantine"
-        if summary["profiles_failed"]:
-            done += ' (semalign sql "SELECT * FROM quarantine" lists them); ask again for those that failed'
+        if n_silent := summary["profiles_without_reply"]:
+            done += f' (semalign sql "SELECT * FROM quarantine" lists them); ask again for {n_silent:,} without a reply'
             last_word(done, ["run", "--retry", *options.flags()])
         else:
             last_word(done, ["sql", "SELECT * FROM quarantine", *options.flags()])

@@ -5,11 +5,12 @@ from __future__ import annotations
 from flows.build_profiles import build_profiles
 from flows.settings import Settings
 from flows.stage import Stage, call
-from flows.steps import embed
+from flows.steps import embed, first_look
 from flows.workspace import Workspace
 
 
 def embed_profiles(settings: Settings, workspace: Workspace, stage: Stage = call) -> str:
     """Id of a snapshot with a vector for every profile."""
+    stage(first_look.check_encoder, settings.embeddings)
     snapshot = build_profiles(settings, workspace, stage)
     return stage(embed.embed_profiles, workspace, snapshot, settings.embeddings)

@@ -251,15 +251,15 @@ class StaleEvidenceError(FlowError, ValueError):
 
 
 class TrainingFailedError(FlowError, RuntimeError):
-    """A training process that ended badly; carries its exit code."""
+    """A process of rec_models that ended badly; carries its exit code."""
 
-    def __init__(self, model: str, exit_code: int, message: str, log: str) -> None:
-        super().__init__(model, exit_code, message, log)
-        self.model, self.message, self.log = model, message, log
+    def __init__(self, model: str, exit_code: int, message: str, log: str, work: str = "train") -> None:
+        super().__init__(model, exit_code, message, log, work)
+        self.model, self.message, self.log, self.work = model, message, log, work
         self.exit_code = exit_code if exit_code in {2, 4, 6} else 1
 
     def __str__(self) -> str:
-        return f"training {self.model} stopped: {self.message}. Its log is {self.log}"
+        return f"`{self.work}` of model {self.model} stopped: {self.message.rstrip('.')}. Its log is {self.log}"
 
 
 class CheckpointError(FlowError, ValueError):

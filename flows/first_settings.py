@@ -119,11 +119,17 @@ seed = 0
 
 @dataclass(frozen=True)
 class ColumnGuess:
-    """What a file's columns seem to be: ours → theirs, and the rest."""
+    """What a file's columns seem to be: ours → theirs, and the rest.
+
+    Attributes:
+        split: the column that seems to say which part a row is in.
+        given: it does say train, valid and test.
+    """
 
     mapped: dict[str, str]
     others: list[str]
     split: str | None
+    given: bool = False
 
 
 def guessed_columns(source: str, kind: str) -> ColumnGuess:
@@ -148,7 +154,20 @@ def guessed_columns(source: str, kind: str) -> ColumnGuess:
             raise MissingColumnError(ours, known, source, kind)
     others = [name for name in known if name not in mapped.values()]
     split = next((lowered[name] for name in _SPLITS if name in lowered), None) if kind == "interactions" else None
-    return ColumnGuess(mapped, others, split)
+    return ColumnGuess(mapped, others, split, split is not None and _names_parts(source, mapped, split))
+
+
+def _names_parts(source: str, mapped: Mapping[str, str], column: str) -> bool:
+    """Whether the column says train, valid and test: then a random split would train on rows meant for testing."""
+    from flows.errors import SplitColumnError
+    from flows.steps.split import given_parts
+    from warehouse import read_source
+
+    try:
+        given_parts(read_source(source, mapped, kind="interactions"), column)
+    except SplitColumnError:
+        return False
+    return True
 
 
 def column_names(source: str, kind: str) -> list[str]:
@@ -173,12 +192,6 @@ def first_settings(
             maps.append(f"[source.columns.{kind}]   # ours = theirs\n{pairs}\n")
         if guess.others:
             maps.append(f"# other columns of {kind}: {', '.join(guess.others)}\n")
-    column = guesses["interactions"].split
-    given = (
-        f"# kind = 'given'            # the interactions have a column {column!r}\n# column = {_quoted(column)}\n"
-        if column
-        else ""
-    )
     users = sources.get("users")
     return _TEXT.format(
         name=directory.resolve().name,
@@ -186,9 +199,17 @@ def first_settings(
         items=_quoted(_relative(sources["items"], directory)),
         users=f"users = {_quoted(_relative(users, directory))}" if users else '# users = "users.jsonl"',
         maps="\n" + "".join(maps) if maps else "",
-        split=_SPLIT + given,
+        split=_split_lines(guesses["interactions"]),
         domain=domain,
     )
+
+
+def _split_lines(guess: ColumnGuess) -> str:
+    if guess.split is None:
+        return _SPLIT
+    if guess.given:
+        return f'kind = "given"              # the column says train, valid or test\ncolumn = {_quoted(guess.split)}\n'
+    return f"{_SPLIT}# kind = 'given'            # if it says train, valid or test\n# column = {_quoted(guess.split)}\n"
 
 
 def _relative(source: str | None, directory: Path) -> str:

@@ -13,7 +13,7 @@ from flows.model_choices import run_choices
 from flows.recommend import recommend
 from flows.settings import Settings
 from flows.stage import Stage, call
-from flows.steps import embed, evaluate, ingest, profile, publish, report, train
+from flows.steps import embed, evaluate, first_look, ingest, profile, publish, report, train
 from flows.steps.recommend import recommend_items
 from flows.train_model import train_all, train_model
 from flows.workspace import STAGES, Workspace
@@ -23,6 +23,8 @@ def refresh(settings: Settings, workspace: Workspace, stage: Stage = call) -> st
     """Id of the published snapshot, brought up to the sources and settings of now; what is done already is kept."""
     choices = run_choices(settings)
     stage(train.check_models, workspace, choices, settings)
+    stage(first_look.check_engine, workspace, settings.profiles)
+    stage(first_look.check_encoder, settings.embeddings)
     snapshot = stage(ingest.ingest, workspace, settings.source, settings.split)
     snapshot = stage(profile.build_profiles, workspace, snapshot, settings.profiles)
     snapshot = stage(embed.embed_profiles, workspace, snapshot, settings.embeddings)

@@ -15,17 +15,19 @@ def run_summary(workspace: Workspace, snapshot_id: str) -> dict[str, Any]:
     snapshot = workspace.warehouse.snapshot(snapshot_id)
     tally = asdict(workspace.tally)
     path = report_path(workspace.warehouse, snapshot_id)
+    profile = snapshot.stages.get("profile", {}).get("summary", {})
     return {
         "metrics": {},
         "differences": [],
         **comparison_of(snapshot.stages),
         "snapshot": snapshot_id,
-        "new_snapshot": tally["committed"] > 0,
+        "new_snapshot": snapshot_id != workspace.published_before,
         "seconds": round(time.monotonic() - workspace.started, 3),
         **{name: tally[name] for name in ("calls", "cached", "failed", "tokens_in", "tokens_out", "usd")},
         **{name: tally[name] for name in ("embedded", "embeddings_reused", "trained", "stages")},
         "quarantined": snapshot.rows("quarantine"),
-        "profiles_failed": snapshot.stages.get("profile", {}).get("summary", {}).get("quarantined", 0),
+        "profiles_failed": profile.get("quarantined", 0),
+        "profiles_without_reply": profile.get("without_reply", 0),
         "report": str(path) if path.is_file() else None,
     }
 

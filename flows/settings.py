@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat
 
 # A branch that another package validates. Kept plain so that reading settings imports neither of them.
 PlainMapping = dict[str, Any]
@@ -27,7 +27,7 @@ def _named(value: object) -> object:
 class Branch(BaseModel):
     """A frozen part of the tree that refuses keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SourceColumns(Branch):
@@ -65,7 +65,9 @@ class SplitSettings(Branch):
 
     kind: Literal["random", "given"] = "random"
     column: str = Field(default="split", description="kind = 'given': the column that says train, valid or test")
-    shares: tuple[float, float, float] = Field(default=(3, 1, 1), description="kind = 'random': train, valid, test")
+    shares: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
+        default=(3, 1, 1), description="kind = 'random': train, valid, test"
+    )
     seed: int = Field(default=0, ge=0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import tomllib
@@ -12,6 +13,7 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from flows.caution import names_a_secret
 from flows.errors import (
     SecretInSettingsError,
     SettingsFileError,
@@ -28,8 +30,6 @@ ENV_PREFIX = "SEMALIGN_"
 MAX_FILE_BYTES = 1 << 20
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-_QUERY = re.compile(r"\s*(select|with|from)\s", re.IGNORECASE)
-_SECRET = re.compile(r"(^|_)(api_?key|token|password|passwd|secret)$", re.IGNORECASE)
 # Settings that name a file or folder; a source may be a query instead. Relative to the file that holds them.
 _PATHS = ("source.interactions", "source.items", "source.users", "profiles.prompts_dir", "warehouse.root")
 _DEFAULTS: PlainMapping = {
@@ -78,8 +78,10 @@ def validated(tree: Mapping[str, Any]) -> Settings:
     """Settings of a plain tree; every refusal names the path of the key."""
     for path in _secret_paths(tree, ()):
         raise SecretInSettingsError(path)
+    for path, value in _numbers_that_are_none(tree, ()):
+        raise SettingValueError(path, value, "expected a finite number")
     try:
-        return Settings.model_validate(tree)
+        return _with_threads(Settings.model_validate(tree))
     except ValidationError as error:
         problem = error.errors()[0]
         location = [str(part) for part in problem["loc"]]
@@ -172,12 +174,14 @@ def _expanded(value: Any, environ: Mapping[str, str], origin: str) -> Any:
 
 
 def _with_paths(tree: Mapping[str, Any], home: Path) -> PlainMapping:
+    from warehouse import is_query
+
     result = dict(tree)
     for path in _PATHS:
         branch_name, key = path.split(".")
         branch = result.get(branch_name)
         named = branch.get(key) if isinstance(branch, Mapping) else None
-        if isinstance(branch, Mapping) and isinstance(named, str) and named and not _QUERY.match(named):
+        if isinstance(branch, Mapping) and isinstance(named, str) and named and not is_query(named):
             result[branch_name] = {**branch, key: _absolute(named, home)}
     encoder = result.get("embeddings")
     if isinstance(encoder, Mapping) and str(encoder.get("model", "")).startswith((".", "~")):
@@ -214,8 +218,27 @@ def _secret_paths(tree: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[s
         path = (*above, str(key))
         if isinstance(value, Mapping):
             yield from _secret_paths(value, path)
-        elif _SECRET.search(str(key)) and isinstance(value, str):
+        elif names_a_secret(str(key)) and isinstance(value, str):
             yield ".".join(path)
+
+
+def _numbers_that_are_none(tree: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[tuple[str, float]]:
+    """(path, value) of every NaN and infinity, in the branches that other packages validate too."""
+    for key, value in tree.items():
+        path = (*above, str(key))
+        if isinstance(value, Mapping):
+            yield from _numbers_that_are_none(value, path)
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                yield ".".join(path), number
+
+
+def _with_threads(settings: Settings) -> Settings:
+    """The settings, their `training.threads` looked at: it never reaches the package that validates the rest."""
+    threads = settings.training.get("threads")
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+        raise SettingValueError("training.threads", threads, "expected a whole number from 1")
+    return settings
 
 
 def _unknown_setting(location: Sequence[str]) -> UnknownSettingError:

@@ -67,6 +67,7 @@ class Workspace:
     started: float = field(default_factory=time.monotonic)
     tally: Tally = field(default_factory=Tally)
     guarded: set[str] = field(default_factory=set)
+    published_before: str | None = None
 
     def found(self, stage: str, key: str) -> str | None:
         """Id of the newest snapshot in which the stage was done under this very key; counted as kept."""
@@ -97,10 +98,11 @@ def opened(
 
     Args:
         threads: compute threads of training; the settings' own, or as many as there are, where nothing is said.
-        retry: profiles that failed are asked for again, though nothing changed.
+        retry: profiles without a reply are asked for again, though nothing changed.
 
     Raises:
         LockHeldError: another run holds the lock; exit code 5.
+        WarehouseRootError: the warehouse's place is a file, or no folder can be made there; exit code 2.
     """
     from warehouse import Warehouse
 
@@ -109,7 +111,10 @@ def opened(
     before = os.umask(0o077)  # what a run writes is readable by its owner alone
     try:
         with warehouse.lock(command=command):
-            yield Workspace(warehouse, settings.hash(), command, progress, device, threads, retry)
+            current = warehouse.current()
+            workspace = Workspace(warehouse, settings.hash(), command, progress, device, threads, retry)
+            workspace.published_before = current.id if current else None
+            yield workspace
     finally:
         os.umask(before)
 

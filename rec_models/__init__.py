@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from rec_models.errors import RecModelsError
     from rec_models.interactions import InteractionMatrix
     from rec_models.settings import ModelCard, catalogue, parse_config, parse_evaluation, parse_training
+    from rec_models.training import resolve_device
 
 # Resolved on first use: a bundle can be written and two models compared without importing torch.
 _HOMES = {
@@ -23,6 +24,7 @@ _HOMES = {
     "parse_config": "settings",
     "parse_evaluation": "settings",
     "parse_training": "settings",
+    "resolve_device": "training",
     "write_bundle": "bundle",
 }
 
@@ -38,6 +40,7 @@ __all__ = [
     "parse_config",
     "parse_evaluation",
     "parse_training",
+    "resolve_device",
     "write_bundle",
 ]
 

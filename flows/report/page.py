@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from pathlib import Path
 
+from flows.caution import clean
 from flows.report import wording
 from flows.report.charts import curve_chart, whisker_chart
 from flows.report.content import ReportContent
 
 _HERE = Path(__file__).parent
-# control characters, halves of surrogate pairs, and marks that reorder the text around them
-_TREACHEROUS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
 def render(content: ReportContent) -> str:
@@ -57,7 +55,7 @@ def render(content: ReportContent) -> str:
         trained=[model for model in content.models if model.seconds is not None],
         settings=list(wording.flat(content.settings)),
     )
-    return _TREACHEROUS.sub("\ufffd", html)
+    return clean(html.replace("\r\n", "\n"))
 
 
 def _policy(style: str) -> str:

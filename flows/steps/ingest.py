@@ -19,6 +19,8 @@ from flows.workspace import Workspace
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from warehouse import Snapshot
+
 VERSION = 1
 
 
@@ -45,6 +47,7 @@ def ingest(workspace: Workspace, source: SourceSettings, split: SplitSettings) -
 
     key = ingest_key(source, split)
     if found := workspace.found("ingest", key):
+        _refuse_stored(workspace.warehouse.snapshot(found), source)
         return found
     started = time.monotonic()
     workspace.progress.note("ingest: reading the sources")
@@ -67,8 +70,10 @@ def ingest_key(source: SourceSettings, split: SplitSettings) -> str:
     for kind, spec in (("interactions", source.interactions), ("items", source.items), ("users", source.users)):
         if spec is None and kind != "users":
             raise MissingSettingError(f"source.{kind}", "run")
-        contents[kind] = source_fingerprint(spec) if spec else None
+        contents[kind] = source_fingerprint(spec, kind=kind) if spec else None
     shaping = source.model_dump(mode="json", include={"columns", "min_rating", "screen"})
+    if source.screen is not None:  # the seed chooses the users of a screen, whatever splits their rows
+        shaping["screen_seed"] = split.seed
     return digest("ingest", VERSION, contents, shaping, _split_identity(split))
 
 
@@ -94,6 +99,7 @@ def prepare(source: SourceSettings, split: SplitSettings, run_id: str) -> Prepar
         **{f"n_{part}": strings(splits, "part").count(part) for part in PARTS},
         **dropped,
         "quarantined": door.quarantine.num_rows,
+        "rows_read": n_read,
         "split": split_words(split, source.screen),
         "split_hash": sequence_hash(_split_lines(splits)),
         "items_hash": sequence_hash(index_order(strings(door.items, "item_id"))),
@@ -134,6 +140,14 @@ def _split_identity(split: SplitSettings) -> dict[str, Any]:
     """Only what this kind of split reads, so that the other kind's settings change nothing."""
     used = {"given": {"kind", "column"}, "random": {"kind", "shares", "seed"}}[split.kind]
     return split.model_dump(mode="json", include=used)
+
+
+def _refuse_stored(snapshot: Snapshot, source: SourceSettings) -> None:
+    """Today's limit on what was put aside when these sources were read; a limit is no part of a key."""
+    n_read = snapshot.stages["ingest"]["summary"].get("rows_read")
+    if n_read is not None:
+        aside = snapshot.read("quarantine", columns=["code"], filter_equal={"stage": "ingest"})
+        _refuse_above_limit(strings(aside, "code"), n_read, source.max_quarantined_share)
 
 
 def _refuse_above_limit(codes: Sequence[str], n_rows: int, limit: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from flows.steps.evidence import (
     user_text_evidence,
 )
 from flows.steps.ingest import stamp
-from flows.steps.rows import records, sequence_hash
+from flows.steps.rows import records, sequence_hash, strings
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class ProfileRows:
     profiles: list[dict[str, Any]] = field(default_factory=list)
     quarantine: list[dict[str, Any]] = field(default_factory=list)
     no_text: Counter[str] = field(default_factory=Counter)
+    without_reply: int = 0
 
 
 def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSettings) -> str:
@@ -57,14 +58,16 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
     engine_settings = parse_engine(settings.engine)
     pair = load_prompts(settings)
     key = profile_key(upstream, settings, engine_settings, pair)
-    if not (workspace.retry and _has_failed(workspace, key)) and (found := workspace.found("profile", key)):
+    if not (workspace.retry and _may_be_asked_again(workspace, key)) and (found := workspace.found("profile", key)):
+        _refuse_stored(workspace.warehouse.snapshot(found), settings)
         return found
     started = time.monotonic()
     check_columns(pair, upstream.stages["ingest"]["summary"])
     world = training_world(upstream.read)
     with workspace.warehouse.ledger() as ledger, engine_settings.open() as engine:
         rows = _written(workspace, world, pair, settings, engine_settings, engine, ledger)
-    _refuse_above_limit(rows, settings)
+    n_asked = len(rows.quarantine) + sum(row["source"] != POOLED for row in rows.profiles)
+    _refuse_above_limit([row["code"] for row in rows.quarantine], n_asked, settings)
     for row in rows.profiles:
         row["snapshot"] = upstream.id
     summary = profile_summary(rows, pair, engine_settings)
@@ -80,10 +83,10 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
 QUARANTINE_COLUMNS = ("stage", "kind", "entity_id", "code", "detail", "run_id")
 
 
-def _has_failed(workspace: Workspace, key: str) -> bool:
-    """Whether profiles were put aside the last time this was done."""
+def _may_be_asked_again(workspace: Workspace, key: str) -> bool:
+    """Whether a row put aside the last time has no reply yet; one with a reply gives the same one again."""
     before = workspace.warehouse.find_stage("profile", key)
-    return before is not None and before.stages["profile"]["summary"]["quarantined"] > 0
+    return before is not None and before.stages["profile"]["summary"].get("without_reply", 0) > 0
 
 
 def profile_key(upstream: Snapshot, settings: ProfileSettings, engine: EngineConfig, pair: PromptPair) -> str:
@@ -129,6 +132,7 @@ def profile_summary(rows: ProfileRows, pair: PromptPair, engine: EngineConfig) -
         "items_without_text": rows.no_text["item"],
         "users_without_text": rows.no_text["user"],
         "quarantined": len(rows.quarantine),
+        "without_reply": rows.without_reply,
         "content": sequence_hash(f"{row['kind']}\x1f{row['entity_id']}\x1f{row['profile']}" for row in rows.profiles),
         "prompts": [f"{prompt.id} v{prompt.version}" for prompt in (pair.item, pair.user)],
         "user_source": engine.source if written["user", False] else POOLED,
@@ -180,12 +184,13 @@ def _answer(
                 yield request
 
     for done, completion in enumerate(engine.complete(requests(), journal), start=1):
-        _count(workspace, completion)
+        _count(workspace, completion, engine.paid)
         evidence = evidences.pop(completion.request.entity_id)
         if completion.error_code == "no_text":
             silent.append(completion.request.entity_id)
         else:
             _keep(rows, completion, evidence, prompt, engine.source)
+            rows.without_reply += completion.text is None and journal.answered(completion.request.key) is None
         workspace.progress.advance(label, done + len(silent), total, _spent(workspace))
     workspace.progress.advance(label, total, total, _spent(workspace))
     if prompt.kind == "item":
@@ -249,7 +254,7 @@ def _row(
     }
 
 
-def _count(workspace: Workspace, completion: Completion) -> None:
+def _count(workspace: Workspace, completion: Completion, paid: bool) -> None:
     if completion.verbatim or completion.error_code == "no_text":
         return
     tally = workspace.tally
@@ -260,8 +265,9 @@ def _count(workspace: Workspace, completion: Completion) -> None:
         return
     tally.tokens_in += completion.tokens_in or 0
     tally.tokens_out += completion.tokens_out or 0
+    usd = completion.usd if paid or completion.usd is not None else 0.0  # a server on this machine costs nothing
     if tally.usd is not None:
-        tally.usd = tally.usd + completion.usd if completion.usd is not None else None
+        tally.usd = tally.usd + usd if usd is not None else None
 
 
 def _spent(workspace: Workspace) -> str:
@@ -273,18 +279,19 @@ def _spent(workspace: Workspace) -> str:
     )
 
 
-def _refuse_above_limit(rows: ProfileRows, settings: ProfileSettings) -> None:
-    n_asked = len(rows.quarantine) + sum(row["source"] != POOLED for row in rows.profiles)
-    if len(rows.quarantine) > settings.max_quarantined_share * n_asked:
-        counted = ", ".join(f"{code} {n}" for code, n in Counter(row["code"] for row in rows.quarantine).most_common())
-        raise QuarantineLimitError(
-            "profile",
-            len(rows.quarantine),
-            n_asked,
-            settings.max_quarantined_share,
-            counted,
-            "profiles.max_quarantined_share",
-        )
+def _refuse_stored(snapshot: Snapshot, settings: ProfileSettings) -> None:
+    """Today's limit on what was put aside when these profiles were made; a limit is no part of a key."""
+    said = snapshot.stages["profile"]["summary"]
+    aside = snapshot.read("quarantine", columns=["code"], filter_equal={"stage": "profile"})
+    n_asked = said["quarantined"] + said["item_profiles"] + said["user_profiles"]
+    _refuse_above_limit(strings(aside, "code"), n_asked, settings)
+
+
+def _refuse_above_limit(codes: Sequence[str], n_asked: int, settings: ProfileSettings) -> None:
+    limit = settings.max_quarantined_share
+    if len(codes) > limit * n_asked:
+        counted = ", ".join(f"{code} {n}" for code, n in Counter(codes).most_common())
+        raise QuarantineLimitError("profile", len(codes), n_asked, limit, counted, "profiles.max_quarantined_share")
 
 
 def _prompt_rows(upstream: Snapshot, pair: PromptPair) -> list[dict[str, Any]]:

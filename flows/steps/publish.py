@@ -18,10 +18,10 @@ QUARANTINED = 3
 
 
 def publish(workspace: Workspace, snapshot_id: str, settings: Settings) -> str:
-    """Id of the published snapshot; a run that changed nothing writes nothing."""
+    """Id of the published snapshot; a run that changes nothing and goes back to nothing older writes nothing."""
     warehouse = workspace.warehouse
     snapshot = warehouse.snapshot(snapshot_id)
-    if workspace.tally.committed:
+    if workspace.tally.committed or snapshot.id != workspace.published_before:
         builder = warehouse.begin(snapshot)
         builder.stage("publish", key=workspace.run_id, summary=run_facts(workspace))
         n_quarantined = snapshot.rows("quarantine")

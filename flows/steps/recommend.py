@@ -12,7 +12,7 @@ from flows.settings import RecommendSettings, digest
 from flows.steps.bundle import entity_ids, semantic_matrix
 from flows.steps.ingest import stamp
 from flows.steps.rows import positions, strings
-from flows.steps.train import PlannedModel
+from flows.steps.train import PlannedModel, verified_metrics
 from flows.steps.training_process import run_rec_models
 from flows.workspace import Workspace
 
@@ -35,10 +35,11 @@ def recommend_items(workspace: Workspace, snapshot_id: str, model: PlannedModel,
     workspace.progress.note(f"recommend: {settings.k} items for every user from {model.label}")
     folder = make_directory(workspace.warehouse.inside("staging", f"recommend-{workspace.run_id}"))
     bundle, lists = workspace.warehouse.inside("models", model.model_id), folder / "lists.npz"
+    verified_metrics(bundle, model.model_id)
     arguments = ["recommend", str(bundle), "--k", str(settings.k), "--out", str(lists), "--device", workspace.device]
     if workspace.threads:
         arguments += ["--threads", str(workspace.threads)]
-    run_rec_models(model.label, arguments, folder / "recommend.log", lambda event: None)
+    run_rec_models(model.label, arguments, bundle / "recommend.log", lambda event: None)
     with np.load(lists, allow_pickle=False) as stored:
         items, scores = stored["item_index"], stored["score"]
     rows = recommendation_rows(upstream, items, scores)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flows.errors import NothingPublishedError
-from flows.settings import Settings
+from flows.settings import Settings, digest
 from flows.steps.bundle import entity_ids, semantic_matrix
 from flows.steps.evaluate import interval, per_user_values
 from flows.steps.rows import records, strings
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from warehouse import Snapshot, Warehouse
 
+VERSION = 1
 N_RECOMMENDED = 8
 N_HISTORY = 8
 N_SIMILAR = 3
@@ -38,9 +39,11 @@ GAIN = ("metric", "difference", "relative", "low", "high", "p_value", "n_users")
 
 
 def write_report(workspace: Workspace, snapshot_id: str, settings: Settings) -> Path:
-    """Path of the report of a snapshot; one that is there is not written again."""
+    """Path of the report of a snapshot; one that is there is written again only under other report settings."""
     path = report_path(workspace.warehouse, snapshot_id)
-    if path.is_file():
+    shown_by = path.with_name("settings.sha256")
+    key = digest("report", VERSION, settings.report.model_dump(mode="json"), settings.name, settings.generated)
+    if path.is_file() and shown_by.is_file() and shown_by.read_text(encoding="utf-8") == key:
         workspace.tally.stages.append(StageNote("report", False, 0.0, str(path)))
         return path
     from flows.report import render
@@ -49,7 +52,9 @@ def write_report(workspace: Workspace, snapshot_id: str, settings: Settings) -> 
     started = time.monotonic()
     content = report_content(workspace.warehouse, workspace.warehouse.snapshot(snapshot_id), settings)
     make_directory(path.parent)
+    shown_by.unlink(missing_ok=True)
     atomic_write(path, render(content).encode("utf-8"))
+    atomic_write(shown_by, key.encode())
     workspace.tally.stages.append(StageNote("report", True, time.monotonic() - started, str(path)))
     workspace.progress.note(f"report: {path}")
     return path

@@ -85,14 +85,13 @@ def planned(snapshot: Snapshot, choices: Sequence[ModelChoice], settings: Settin
     from rec_models import parse_config
 
     training, evaluation = _parsed_settings(settings)
-    identity = {name: value for name, value in training.items() if name not in SPEED_ONLY}
     models = []
     for choice in choices:
         config = parse_config(choice.mapping)
         mapping = config.model_dump(mode="json")
         inputs = inputs_key(snapshot, config.reads_language)
         for seed in range(settings.evaluation.seeds):
-            model_id = digest("model", VERSION, inputs, mapping, identity, evaluation, seed)[:16]
+            model_id = digest("model", VERSION, inputs, mapping, training, evaluation, seed)[:16]
             named = (choice.label, choice.role, choice.name, seed, model_id, config.reads_language)
             models.append(PlannedModel(*named, mapping, training, evaluation))
     return models
@@ -122,17 +121,27 @@ def needs_language(choices: Sequence[ModelChoice], settings: Settings) -> bool:
 def settings_key(choices: Sequence[ModelChoice], settings: Settings) -> str:
     """The models and how they are trained and measured, by their plain mappings."""
     training = {name: value for name, value in settings.training.items() if name not in SPEED_ONLY}
+    if training.get("precision") == "auto":
+        training["precision"] = _parsed_settings(settings)[0]["precision"]
     evaluation = settings.evaluation.model_dump(mode="json", exclude={"baselines"})
     return digest([asdict(choice) for choice in choices], training, evaluation)
 
 
 def _parsed_settings(settings: Settings) -> tuple[PlainMapping, PlainMapping]:
-    """Training and evaluation settings with every default, validated by rec_models."""
-    from rec_models import parse_evaluation, parse_training
+    """Training and evaluation settings with every default, validated by rec_models.
 
-    training = {name: value for name, value in settings.training.items() if name != "threads"}
+    What only makes it faster is left out: a bundle must not remember it. `precision` is the one that `auto` comes to
+    on this machine's device, for it changes results.
+    """
+    from rec_models import parse_evaluation, parse_training, resolve_device
+
+    given = {name: value for name, value in settings.training.items() if name != "threads"}
+    config = parse_training(given)
+    training = config.model_dump(mode="json", exclude=set(SPEED_ONLY))
+    if config.precision == "auto":
+        training["precision"] = config.resolved_precision(resolve_device(config.device))
     evaluation = settings.evaluation.model_dump(mode="json", include={"protocol", "ks", "select_by"})
-    return parse_training(training).model_dump(mode="json"), parse_evaluation(evaluation).model_dump(mode="json")
+    return training, parse_evaluation(evaluation).model_dump(mode="json")
 
 
 def train_model(workspace: Workspace, snapshot_id: str, model: PlannedModel, profiles: ProfileSettings) -> str:
@@ -144,11 +153,13 @@ def train_model(workspace: Workspace, snapshot_id: str, model: PlannedModel, pro
     """
     warehouse = workspace.warehouse
     final = warehouse.inside("models", model.model_id)
+    snapshot = warehouse.snapshot(snapshot_id)
+    if model.reads_language:  # today's limit, for a trained model too
+        refuse_thin_text(snapshot, model.label, profiles.min_coverage)
     if is_trained(warehouse, model.model_id):
         return model.model_id
-    snapshot = warehouse.snapshot(snapshot_id)
     if model.reads_language:
-        _check_language(workspace, snapshot, model, profiles)
+        _check_language(workspace, snapshot, profiles)
     partial = warehouse.inside("models", f"{model.model_id}.partial")
     _prepare_bundle(warehouse, snapshot, model, partial)
     arguments = ["train", str(partial), "--device", workspace.device]
@@ -173,16 +184,34 @@ def verified_metrics(directory: Path, model_id: str) -> dict[str, Any]:
     """metrics.json of a trained model, every file of its checkpoint hashed first.
 
     Raises:
-        CheckpointError: a file is missing, has other bytes, or a metric is not finite.
+        CheckpointError: a file is missing, has other bytes, belongs to another model, or a metric is not finite.
     """
     checkpoint = directory / "checkpoint"
     verify_files(checkpoint, model_id)
     metrics = json.loads((checkpoint / "metrics.json").read_text(encoding="utf-8"))
+    _refuse_foreign(directory, model_id, metrics)
     for part in ("valid", "test"):
         for name, value in metrics[part].items():
             if value is None or not -1e9 < value < 1e9:
                 raise CheckpointError(model_id, "checkpoint/metrics.json", f"{part} {name} is {value}")
     return metrics
+
+
+def _refuse_foreign(directory: Path, model_id: str, metrics: Mapping[str, Any]) -> None:
+    """A checkpoint is whole by its own sums wherever it is copied to; only its bundle says whose it is."""
+    from warehouse import file_sha256
+
+    recorded = directory / "sha256.json"
+    if not recorded.is_file():
+        raise CheckpointError(model_id, str(recorded), "it is missing, so nothing says what the model was trained on")
+    got, expected = str(metrics.get("bundle", "none")), file_sha256(recorded)
+    if got != expected:
+        problem = f"it was trained on the bundle {got[:12]}, expected {expected[:12]}, the one beside it"
+        raise CheckpointError(model_id, str(directory / "checkpoint" / "metrics.json"), problem)
+    about = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("about", {})
+    if about.get("model_id") != model_id:
+        problem = f"it is the bundle of model {about.get('model_id')}, expected {model_id}"
+        raise CheckpointError(model_id, str(directory / "config.json"), problem)
 
 
 def verify_files(folder: Path, model_id: str) -> int:
@@ -207,8 +236,7 @@ def verify_files(folder: Path, model_id: str) -> int:
     return len(sums)
 
 
-def _check_language(workspace: Workspace, snapshot: Snapshot, model: PlannedModel, profiles: ProfileSettings) -> None:
-    refuse_thin_text(snapshot, model.label, profiles.min_coverage)
+def _check_language(workspace: Workspace, snapshot: Snapshot, profiles: ProfileSettings) -> None:
     if snapshot.id not in workspace.guarded:
         workspace.progress.note("train: checking that no profile has seen validation or test interactions")
         refuse_leaks(snapshot, profiles)

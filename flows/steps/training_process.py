@@ -13,8 +13,13 @@ from typing import Any
 from flows.errors import TrainingFailedError
 
 STOP_WITHIN_S = 10.0
-# What a training process has no business knowing.
-_SECRETS = ("API_KEY", "TOKEN", "PASSWORD", "SECRET")
+# All that a training process is told of the environment: where programs, libraries and devices are, and how many
+# threads. Keys go by too many names to be left out by name.
+_TOLD = frozenset({"PATH", "HOME", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TMP", "TEMP", "VIRTUAL_ENV"})
+_TOLD_PREFIXES = (
+    *("LC_", "LD_", "DYLD_", "PYTHON", "XDG_", "OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "MALLOC_"),
+    *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "TORCH", "PYTORCH_", "TRITON_"),
+)
 
 OnEvent = Callable[[Mapping[str, Any]], None]
 
@@ -46,7 +51,7 @@ def run_rec_models(label: str, arguments: Sequence[str], log: Path, on_event: On
             raise
     if code:
         message = failure.get("message") or _last_line(log) or f"exit code {code}"
-        raise TrainingFailedError(label, int(failure.get("exit_code", code)), message, str(log))
+        raise TrainingFailedError(label, int(failure.get("exit_code", code)), message, str(log), arguments[0])
 
 
 def _event(line: str) -> dict[str, Any] | None:
@@ -58,7 +63,7 @@ def _event(line: str) -> dict[str, Any] | None:
 
 
 def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.upper().endswith(_SECRETS)}
+    return {name: value for name, value in os.environ.items() if name in _TOLD or name.startswith(_TOLD_PREFIXES)}
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

@@ -24,6 +24,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answers)
         self.calls: list[str] = []
         self.failing: str | None = None
+        self.rambling: str | None = None
 
     @property
     def base_url(self) -> str:
@@ -48,6 +49,8 @@ class Answers(BaseHTTPRequestHandler):
             ],
             "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
         }
+        if self.server.rambling is not None and self.server.rambling in text:
+            body["choices"][0]["message"]["content"] = "no JSON at all"
         content = b"overloaded" if failing else json.dumps(body).encode()
         self.send_response(503 if failing else 200)
         self.send_header("Content-Type", "application/json")
@@ -145,6 +148,30 @@ def test_a_failed_row_is_set_aside_and_asked_again_on_demand_only(folder, server
     retry = ("run", "--until", "profile", "--retry", *tolerant)
     code, document, _ = profile(capsys, *retry)
     assert code == 0 and document["profiles_failed"] == 0 and document["calls"] >= 1
+
+
+def test_a_row_with_an_unusable_reply_is_no_reason_to_ask_again(folder, server, capsys):
+    server.rambling = "Game number 5"
+    tolerant = ("--set", "profiles.max_quarantined_share=1.0")
+    code, document, last = profile(capsys, "profile", *tolerant)
+    assert code == 3 and document["profiles_failed"] >= 1 and document["profiles_without_reply"] == 0
+    assert "--retry" not in last and "quarantine" in last
+    n_calls = len(server.calls)
+    server.rambling = None
+    code, again, _ = profile(capsys, "run", "--until", "profile", "--retry", *tolerant)
+    assert code == 3 and again["snapshot"] == document["snapshot"] and len(server.calls) == n_calls
+
+
+def test_a_tighter_limit_on_failed_profiles_is_looked_at_again(folder, server, capsys):
+    server.rambling = "Game number 5"
+    assert profile(capsys, "profile", "--set", "profiles.max_quarantined_share=1.0")[0] == 3
+    code, _, last = profile(capsys, "profile", "--set", "profiles.max_quarantined_share=0.0")
+    assert code == 4 and "profiles.max_quarantined_share" in last
+
+
+def test_a_server_on_this_machine_costs_nothing(folder, server, capsys):
+    code, document, last = profile(capsys)
+    assert code == 0 and document["usd"] == 0.0 and "0.0000 USD" in last
 
 
 def test_too_many_failures_stop_the_run_and_keep_the_answers(folder, server, capsys):

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,12 @@ def command(capsys, *arguments: str) -> tuple[int, dict, str]:
     return code, json.loads(out) if out else {}, err.strip().splitlines()[-1]
 
 
+def registry(folder: Path) -> list[dict]:
+    snapshot = Warehouse(folder / "w").current()
+    assert snapshot is not None
+    return snapshot.read("model_registry").to_pylist()
+
+
 def settings_in(folder: Path) -> Settings:
     return load_settings(folder / "semalign.toml", (), {}, folder)
 
@@ -200,6 +207,63 @@ def test_a_changed_checkpoint_is_exit_code_6(folder, small_parts, capsys):
     assert code == 6 and not document["ok"] and "metrics.json" in last
 
 
+def test_the_checkpoint_of_another_model_is_exit_code_6(folder, small_parts, capsys):
+    models = ("--models", "popularity,ease")
+    assert cli.run(["compare", *models]) == 0
+    folders = {row["name"]: folder / "w" / "models" / row["model_id"] for row in registry(folder)}
+    shutil.rmtree(folders["ease"] / "checkpoint")
+    shutil.copytree(folders["popularity"] / "checkpoint", folders["ease"] / "checkpoint")
+    for words in (("compare", *models), ("verify", "--full")):
+        code, _, last = command(capsys, *words)
+        assert code == 6 and folders["ease"].name in last and "metrics.json" in last and "semalign train" in last
+    shutil.rmtree(folders["ease"])
+    shutil.copytree(folders["popularity"], folders["ease"])
+    code, _, last = command(capsys, "compare", *models)
+    assert code == 6 and f"expected {folders['ease'].name}" in last
+    shutil.rmtree(folders["ease"])
+    assert command(capsys, "compare", *models)[0] == 0
+
+
+def test_a_bundle_does_not_remember_how_fast_it_was_trained(folder, small_parts, capsys):
+    words = ("train", "--set", "model=popularity", "--set", "evaluation.baselines=[]")
+    code, document, _ = command(capsys, *words, "--set", "training.device=cpu", "--set", "training.threads=1")
+    assert code == 0 and document["trained"] == 1
+    [model] = (folder / "w" / "models").iterdir()
+    training = json.loads((model / "config.json").read_text(encoding="utf-8"))["training"]
+    assert not {"device", "threads"} & set(training)
+    assert command(capsys, *words)[1]["trained"] == 0
+
+
+def test_a_wrong_device_is_forgotten(folder, small_parts, capsys):
+    words = ("train", "--set", "model=ease", "--set", "evaluation.baselines=[]")
+    assert command(capsys, *words, "--set", "training.device=potato")[0] != 0
+    assert command(capsys, *words)[0] == 0
+
+
+def test_an_automatic_precision_is_a_concrete_one_in_plan_and_bundle(folder, small_parts, capsys):
+    words = ("train", "--set", "model=popularity", "--set", "evaluation.baselines=[]")
+    assert command(capsys, *words, "--set", "training.precision=auto")[0] == 0
+    [model] = (folder / "w" / "models").iterdir()
+    precision = json.loads((model / "config.json").read_text(encoding="utf-8"))["training"]["precision"]
+    assert precision in {"float32", "bfloat16"}
+    assert command(capsys, *words, "--set", f"training.precision={precision}")[1]["trained"] == 0
+
+
+def test_a_report_follows_its_settings(folder, small_parts, capsys):
+    words = ("--set", "model=ease", "--set", "evaluation.baselines=['popularity']")
+    assert cli.run(["run", *words]) == 0
+    page = Path(command(capsys, "report", *words)[1]["report"])
+    before, written = page.read_bytes(), page.stat().st_mtime_ns
+    assert command(capsys, "report", *words)[0] == 0 and page.stat().st_mtime_ns == written
+    assert command(capsys, "report", *words, "--set", "name=Another name")[0] == 0
+    assert b"Another name" in page.read_bytes() != before
+
+
+def test_a_higher_demand_for_text_is_made_of_a_trained_model_too(finished, capsys):
+    code, _, last = command(capsys, "train", "--config", str(finished), "--set", "profiles.min_coverage=0.99")
+    assert code == 4 and "19 of 20 items" in last
+
+
 def test_models_that_read_no_language_need_no_profiles(folder, small_parts, capsys):
     code, document, _ = command(
         capsys, "evaluate", "--set", "model.name=ease", "--set", "evaluation.baselines=['popularity']"
@@ -221,10 +285,15 @@ def test_only_changed_texts_are_embedded_again(folder, small_parts):
 def test_going_back_to_earlier_settings_finds_what_was_done_under_them(folder, small_parts, capsys):
     _, first, _ = command(capsys, "profile")
     _, other, _ = command(capsys, "profile", "--set", "split.seed=1")
-    code, back, _ = command(capsys, "profile")
-    assert code == 0 and not back["new_snapshot"] and len({first["snapshot"], other["snapshot"]}) == 2
+    code, back, last = command(capsys, "profile")
+    assert code == 0 and not any(stage["computed"] for stage in back["stages"])
+    assert back["new_snapshot"] and "nothing changed" not in last
+    assert len({first["snapshot"], other["snapshot"], back["snapshot"]}) == 3
     snapshot = Warehouse(folder / "w").current()
-    assert snapshot is not None and "seed 0" in snapshot.stages["ingest"]["summary"]["split"]
+    assert snapshot is not None and snapshot.rows("runs") == 3
+    code, again, last = command(capsys, "profile")
+    assert again["snapshot"] == back["snapshot"] and "nothing changed" in last
+    assert "seed 0" in snapshot.stages["ingest"]["summary"]["split"]
 
 
 def test_a_comparison_resumes_and_leaves_what_is_published_alone(folder, small_parts, capsys):

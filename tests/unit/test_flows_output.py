@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from flows.cli_output import cell, clean, emit_json, emit_table, last_word, metric_columns, p_words
+from flows.caution import clean
+from flows.cli_output import cell, emit_json, emit_table, last_word, metric_columns, p_words
 
 
 def test_numbers_are_never_cut_off_however_narrow_the_terminal(monkeypatch, capsys):
@@ -22,10 +23,10 @@ def test_long_texts_are_folded_not_lost(monkeypatch, capsys):
 
 def test_control_characters_of_strangers_do_not_reach_the_terminal(capsys):
     assert clean("a\x1b[31mred\x07") == "a�[31mred�"
-    emit_table("t", ("id",), [("a\x1b[31m",)])
+    emit_table("t\x1b[31m", ("id\x1b[31m",), [("a\x1b[31m\u202e",)], caption="c\x1b[31m")
     last_word("b\x1b[31m")
     captured = capsys.readouterr()
-    assert "\x1b[31m" not in captured.out + captured.err
+    assert "\x1b[31m" not in captured.out + captured.err and "\u202e" not in captured.out
 
 
 def test_the_last_word_is_one_line_with_a_command_to_copy(capsys):

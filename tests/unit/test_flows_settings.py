@@ -70,7 +70,19 @@ def test_variables_of_others_in_the_environment_are_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("toml", "path"), [("[split]\nseed = -1\n", "split.seed"), ("[recommend]\nk = 'x'\n", "recommend.k")]
+    ("toml", "path"),
+    [
+        ("[split]\nseed = -1\n", "split.seed"),
+        ("[recommend]\nk = 'x'\n", "recommend.k"),
+        ("[source]\nmin_rating = nan\n", "source.min_rating"),
+        ("[training]\nlearning_rate = inf\n", "training.learning_rate"),
+        ("[model]\nname = 'ease'\nregularization = nan\n", "model.regularization"),
+        ("[split]\nshares = [3, nan, 1]\n", "split.shares"),
+        ("[split]\nshares = [3, -1, 1]\n", "split.shares.1"),
+        ("[split]\nshares = [0, 0, 0]\n", "split.shares.0"),
+        ("[training]\nthreads = 'abc'\n", "training.threads"),
+        ("[training]\nthreads = 0\n", "training.threads"),
+    ],
 )
 def test_a_value_that_does_not_fit_is_named_with_its_path(tmp_path, toml, path):
     with pytest.raises(SettingValueError) as refused:
