@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.model_choices import run_choices
 from flows.settings_layers import load_settings
 from rec_models import parse_config, parse_evaluation, parse_training
 
@@ -22,8 +23,8 @@ def test_the_settings_load_and_name_a_model_that_reads_language(name: str, tmp_p
     assert parse_config(settings.model).reads_language
     parse_training(settings.training)
     parse_evaluation({"protocol": settings.evaluation.protocol, "ks": list(settings.evaluation.ks)})
-    for baseline in settings.evaluation.baselines:
-        parse_config({"name": baseline} | settings.models.get(baseline, {}))
+    for choice in run_choices(settings):
+        parse_config(choice.mapping)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "demo"])
