@@ -81,7 +81,8 @@ def run_demo(
             f"A generated catalogue ({difficulty}, seed {seed}): {catalogue.n_users:,} invented users, "
             f"{catalogue.n_items:,} invented items, {catalogue.n_interactions:,} interactions, in {directory}"
         )
-    return run_stages(replace(options, config=config), "report", ["demo"], threads)
+    # Matrices this small gain nothing from a second thread and lose much to it where the cores are busy.
+    return run_stages(replace(options, config=config), "report", ["demo"], threads or 1)
 
 
 def write_settings(options: Options, directory: Path, sources: dict[str, str | None], domain: str, force: bool) -> int:

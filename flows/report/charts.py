@@ -100,7 +100,7 @@ def curve_chart(models: Sequence[ModelResult]) -> CurveChart | None:
             traced.append((model, points))
     if not traced:
         return None
-    left, right, top, bottom = 56.0, WIDTH - 150.0, 14.0, 284.0
+    left, right, top, bottom = 56.0, WIDTH - max(150.0, _room([model.label for model, _ in traced])), 14.0, 284.0
     recalls = [recall for _, points in traced for _, recall in points]
     x_values = nice_ticks(0, max(max(epoch for epoch, _ in points) for _, points in traced) or 1, 6)
     y_values = nice_ticks(min(recalls), max(recalls), 5)
@@ -137,6 +137,11 @@ def curve_chart(models: Sequence[ModelResult]) -> CurveChart | None:
     )  # fmt: skip
 
 
+def _room(labels: Sequence[str]) -> float:
+    """Units that the longest label takes, up to half of a drawing."""
+    return min(WIDTH / 2, 24 + 8.6 * max(map(len, labels)))
+
+
 def _apart(curves: list[Curve], gap: float = 16.0) -> list[Curve]:
     """The curves in their order, with end labels moved down until none overlaps another."""
     moved: dict[int, Curve] = {}
@@ -152,7 +157,7 @@ def whisker_chart(models: Sequence[ModelResult], metric: str | None) -> WhiskerC
     found = [(model, row) for model in models for row in model.metrics if row.metric == metric]
     if not found:
         return None
-    left, right, line = 190.0, WIDTH - 76.0, 34.0
+    left, right, line = max(190.0, _room([model.label for model, _ in found])), WIDTH - 76.0, 34.0
     lows = [row.value if row.low is None else row.low for _, row in found]
     highs = [row.value if row.high is None else row.high for _, row in found]
     values = nice_ticks(min(0.0, *lows), max(highs), 5)  # from zero: lengths may be compared

@@ -102,3 +102,15 @@ def test_whiskers_share_one_scale_that_starts_at_zero() -> None:
     assert first.low < first.x < first.high
     assert second.low == second.x == second.high
     assert (first.x - chart.left) == pytest.approx(2 * (second.x - chart.left), abs=0.02)
+
+
+def test_a_long_label_is_given_the_room_it_takes() -> None:
+    def drawn(label: str) -> ModelResult:
+        return ModelResult(
+            label, "model", True, (Interval("recall@20", 0.2),), history=(Epoch(0, 1.0, 0.1), Epoch(1, 1.0, 0.2))
+        )
+
+    for label in ("dmrec", "dmrec@language=shuffled"):
+        curves, whiskers = curve_chart([drawn(label)]), whisker_chart([drawn(label)], "recall@20")
+        assert curves is not None and whiskers is not None
+        assert min(curves.width - curves.right, whiskers.left) >= 8 * len(label)
