@@ -1,9 +1,11 @@
 """Race: one training epoch and one validation pass of DMRec-M, ours against the dense reference, in turn.
 
-    python -m benchmarks.dmrec_epoch INTERACTIONS.parquet [--rounds 3] [--dim 1536] [--batch-size 1024] [--json]
+    python -m benchmarks.dmrec_epoch INTERACTIONS.parquet [--rounds 3] [--precision auto] [--dim 1536]
+                                     [--batch-size 1024] [--json]
 
 The table needs user_id, item_id and split (train/valid/test), such as the amazon_book set. Vectors are drawn at random:
-speed does not depend on what they mean.
+speed does not depend on what they mean. The reference computes in float32, as its authors do; ours in
+the precision asked for, which is `training.precision` of a run.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from rec_models.interactions import InteractionMatrix, ResidentInteractions
 from rec_models.memory import keep_freed_memory
 from rec_models.models import DMRecConfig, MultVAEConfig
 from rec_models.semantic import ModelInputs, SemanticMatrix
+from rec_models.training import TrainingConfig
 
 
 def read_parts(path: Path) -> dict[str, InteractionMatrix]:
@@ -53,13 +56,18 @@ def unit_vectors(rows: int, dim: int, seed: int) -> torch.Tensor:
 class Ours:
     """One epoch and one validation pass with the library's own parts, in the order its loop uses them."""
 
-    def __init__(self, parts: dict[str, InteractionMatrix], items: torch.Tensor, users: torch.Tensor, batch_size: int):
+    def __init__(
+        self, parts: dict[str, InteractionMatrix], items: torch.Tensor, users: torch.Tensor, given: argparse.Namespace
+    ):
         everywhere = {"items": items, "users": users}
         semantic = {name: SemanticMatrix(v, torch.ones(len(v), dtype=torch.bool)) for name, v in everywhere.items()}
         config = DMRecConfig(base=MultVAEConfig(dropout=0.3))
         self.model = config.build(ModelInputs(parts["train"], semantic, 0))
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
-        self.history, self.valid, self.batch_size = ResidentInteractions(parts["train"]), parts["valid"], batch_size
+        self.history, self.valid = ResidentInteractions(parts["train"]), parts["valid"]
+        self.batch_size = given.batch_size
+        precision = TrainingConfig(precision=given.precision).resolved_precision(torch.device("cpu"))
+        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
         self.rng = torch.Generator().manual_seed(0)
 
     def epoch(self) -> None:
@@ -68,7 +76,8 @@ class Ours:
         order = np.random.permutation(self.history.n_users)
         for start in range(0, len(order), self.batch_size):
             batch = self.history.batch(order[start : start + self.batch_size])
-            loss = torch.stack(list(self.model.loss(batch, self.rng, 0).values())).sum()
+            with self.autocast:
+                loss = torch.stack(list(self.model.loss(batch, self.rng, 0).values())).sum()
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             assert np.isfinite(loss.item())
@@ -77,19 +86,22 @@ class Ours:
     def validate(self) -> dict[str, float]:
         """recall and NDCG over the validation users."""
         settings = EvaluationConfig(ks=(5, 10, 20))
-        return evaluate(self.model, self.history, self.valid, settings, part="valid").means()
+        with self.autocast:
+            return evaluate(self.model, self.history, self.valid, settings, part="valid").means()
 
 
 class Reference:
     """The same with the dense reference."""
 
-    def __init__(self, parts: dict[str, InteractionMatrix], items: torch.Tensor, users: torch.Tensor, batch_size: int):
+    def __init__(
+        self, parts: dict[str, InteractionMatrix], items: torch.Tensor, users: torch.Tensor, given: argparse.Namespace
+    ):
         self.model = DenseDMRec(items, users, hidden=600, latent=200, dropout=0.3, beta=0.5)
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=1e-3)
         self.rows = {}
         for name, part in parts.items():
             self.rows[name] = scipy.sparse.csr_matrix((part.values, part.indices, part.indptr), part.shape)
-        self.batch_size = batch_size
+        self.batch_size = given.batch_size
 
     def epoch(self) -> None:
         """All users once."""
@@ -112,7 +124,7 @@ def one_side(side: str, given: argparse.Namespace) -> dict[str, float]:
         unit_vectors(parts["train"].n_items, given.dim, 1),
         unit_vectors(parts["train"].n_users, given.dim, 2),
     )
-    runner = SIDES[side](parts, items, users, given.batch_size)
+    runner = SIDES[side](parts, items, users, given)
     runner.epoch()
     seconds = {name: _timed(getattr(runner, name)) for name in ("epoch", "validate")}
     return seconds | {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
@@ -123,6 +135,7 @@ def race(given: argparse.Namespace) -> dict[str, Any]:
     rounds = [{side: _process(side, given) for side in SIDES} for _ in range(given.rounds)]
     found: dict[str, Any] = {
         "threads": torch.get_num_threads(),
+        "precision": given.precision,
         "dim": given.dim,
         "batch_size": given.batch_size,
         "peak_memory_bytes": {side: max(row[side]["peak_memory_bytes"] for row in rounds) for side in SIDES},
@@ -136,7 +149,7 @@ def race(given: argparse.Namespace) -> dict[str, Any]:
 
 def _process(side: str, given: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.dmrec_epoch", str(given.interactions), "--side", side]
-    command += ["--dim", str(given.dim), "--batch-size", str(given.batch_size)]
+    command += ["--dim", str(given.dim), "--batch-size", str(given.batch_size), "--precision", given.precision]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -153,6 +166,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dim", type=int, default=1536)
     parser.add_argument("--batch-size", type=int, default=1024)
+    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument("--side", choices=list(SIDES), help="run one side and print its seconds")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()

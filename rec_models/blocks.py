@@ -1,4 +1,4 @@
-"""Layers that several papers share: sparse input layers, two-layer perceptrons, dropout on entries."""
+"""Layers that several papers share: sparse input layers, dropout on entries, products with every item."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rec_models.interactions import UserBatch
+
+# Columns a slice of a product with all items: on a CPU a tall slice keeps to few memory pages and runs a third faster
+# than one wide product. A GPU has no such edge, and launches count there.
+_ITEMS_AT_ONCE = 256
+# Rows a slice where products are widened to float32 while they are in cache.
+_ROWS_AT_ONCE = 256
 
 Init = Literal["torch_default", "xavier_uniform"]
 
@@ -62,3 +68,40 @@ def linear(n_in: int, n_out: int, init: Init = "torch_default") -> nn.Linear:
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def products_with_all(hidden: Tensor, weight: Tensor) -> Tensor:
+    """(batch, n_items) hidden @ weight.T, in their own precision and outside any graph.
+
+    Args:
+        hidden: (batch, width).
+        weight: (n_items, width), of the same type.
+    """
+    if hidden.device.type != "cpu" or hidden.dtype == torch.bfloat16:  # these kernels slice by themselves
+        return hidden @ weight.t()
+    out = hidden.new_empty(len(hidden), len(weight))
+    for start in range(0, len(weight), _ITEMS_AT_ONCE):
+        items = slice(start, start + _ITEMS_AT_ONCE)
+        torch.mm(hidden, weight[items].t(), out=out[:, items])
+    return out
+
+
+@torch.no_grad()
+def scores_of_all(hidden: Tensor, layer: nn.Linear) -> Tensor:
+    """(batch, n_items) scores of a linear output layer, in the layer's precision and outside any graph.
+
+    Under autocast the products are rounded to the lower precision and the bias joins after that, unrounded: otherwise
+    its eight bits would give hundreds of items equal scores.
+    """
+    device, weight = hidden.device.type, layer.weight
+    if not torch.is_autocast_enabled(device):
+        return products_with_all(hidden, weight).add_(layer.bias)
+    compute = torch.get_autocast_dtype(device)
+    hidden, low = hidden.to(compute), weight.to(compute)
+    scores = torch.empty(len(hidden), len(weight), dtype=weight.dtype, device=weight.device)
+    rows = _ROWS_AT_ONCE if device == "cpu" else len(hidden)
+    with torch.autocast(device, enabled=False):
+        for start in range(0, len(hidden), rows):
+            block = scores[start : start + rows]
+            block.copy_(hidden[start : start + rows] @ low.t()).add_(layer.bias)
+    return scores

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rec_models.blocks import products_with_all
 from rec_models.interactions import UserBatch
 
 # Rows per slice of the element-wise part: 64 x 10,000 float32 stay in the second-level cache.
@@ -55,20 +56,19 @@ class _DecodedMultinomialNLL(torch.autograd.Function):
         exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
         with torch.autocast(hidden.device.type, enabled=False):
             h, w = hidden.to(compute), weight.to(compute)
-            logits = (
-                h @ w.t()
-            )  # (batch, width) @ (width, items) -> (batch, items); the bias joins while rows are in cache
+            logits = products_with_all(h, w)  # (batch, items); the bias joins while rows are in cache
             values = batch.values.to(exact)
             counts = torch.zeros(len(h), dtype=exact, device=h.device).index_add_(0, batch.rows, values)
             picked = ((logits[batch.rows, batch.items].to(exact) + bias[batch.items].to(exact)) * values).sum()
-            normalisers = _softmax_in_place(logits, bias.to(exact), counts / len(h), exact)
+            normalisers, grad_bias = _softmax_in_place(logits, bias.to(exact), counts / len(h), exact)
             loss = ((counts * normalisers).sum() - picked) / len(h)
             if any(ctx.needs_input_grad[:3]):
                 flat = batch.rows * logits.shape[1] + batch.items
                 logits.view(-1).index_add_(0, flat, (values / -len(h)).to(compute))
+                grad_bias.index_add_(0, batch.items, values / -len(h))
                 grad_hidden = (logits @ w).to(hidden.dtype)
                 grad_weight = (logits.t() @ h).to(weight.dtype)
-                ctx.save_for_backward(grad_hidden, grad_weight, logits.sum(0, dtype=exact).to(bias.dtype))
+                ctx.save_for_backward(grad_hidden, grad_weight, grad_bias.to(bias.dtype))
         return loss
 
     @staticmethod
@@ -77,9 +77,13 @@ class _DecodedMultinomialNLL(torch.autograd.Function):
         return *(grad * grad_loss for grad in ctx.saved_tensors), None, None
 
 
-def _softmax_in_place(logits: Tensor, bias: Tensor, scale: Tensor, exact: torch.dtype) -> Tensor:
-    """(batch,) log-normalisers of logits + bias; `logits` becomes scale * softmax(logits + bias)."""
+def _softmax_in_place(logits: Tensor, bias: Tensor, scale: Tensor, exact: torch.dtype) -> tuple[Tensor, Tensor]:
+    """(batch,) log-normalisers of logits + bias, and (n_items,) the column sums of what `logits` becomes.
+
+    `logits` becomes scale * softmax(logits + bias).
+    """
     normalisers = torch.empty(len(logits), dtype=exact, device=logits.device)
+    columns = torch.zeros(logits.shape[1], dtype=exact, device=logits.device)
     rows = _ROWS_AT_ONCE if logits.device.type == "cpu" else len(logits)
     for start in range(0, len(logits), rows):
         block = logits[start : start + rows]
@@ -89,6 +93,7 @@ def _softmax_in_place(logits: Tensor, bias: Tensor, scale: Tensor, exact: torch.
         mass = part.sum(-1, keepdim=True)
         normalisers[start : start + rows] = (highest + mass.log()).squeeze(-1)
         part.mul_(scale[start : start + rows, None] / mass)
+        columns += part.sum(0)
         if part is not block:
             block.copy_(part)
-    return normalisers
+    return normalisers, columns

@@ -126,8 +126,9 @@ class TrainingConfig(BaseModel):
         batch_size: users an optimiser step.
         evaluate_every: epochs between validation passes.
         patience: validation passes without a new best before training stops.
-        precision: of matrix products; losses and divergences are float32 always. `auto` is bfloat16 on a GPU or a CPU
-            that multiplies it natively, else float32, so it can give other numbers on another machine.
+        precision: of matrix products in training and in the validation passes between epochs; losses, divergences and
+            the final metrics are float32 always. `auto` is bfloat16 on a GPU or a CPU that multiplies it natively, else
+            float32, so it can give other numbers on another machine.
         device: `auto` takes a GPU when there is one.
     """
 
@@ -208,10 +209,9 @@ class _Run:
         began = time.monotonic()
         users = self.order.permutation(self.history.n_users)
         total = torch.zeros((), device=self.device, dtype=torch.float64)
-        low = self.precision == "bfloat16"
         for start in range(0, len(users), self.training.batch_size):
             batch = self.history.batch(users[start : start + self.training.batch_size])
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            with self._autocast():
                 loss = torch.stack(list(model.loss(batch, self.rng, self.progress.step).values())).sum()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -231,9 +231,13 @@ class _Run:
         self.emit({"event": "epoch", "users_per_s": len(users) / seconds} | row)
         return row
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
     def _validate(self, epoch: int) -> float:
         began = time.monotonic()
-        result = evaluate(self.model, self.history, self.valid, self.evaluation, part="valid")
+        with self._autocast():
+            result = evaluate(self.model, self.history, self.valid, self.evaluation, part="valid")
         means = result.means()
         value = means[self.evaluation.select_by]
         better = value > self.progress.best_value

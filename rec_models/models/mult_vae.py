@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rec_models.blocks import Init, SparseLinear, dropout_entries, l2_normalised, linear
+from rec_models.blocks import Init, SparseLinear, dropout_entries, l2_normalised, linear, scores_of_all
 from rec_models.gaussians import DiagonalGaussian, kl_to_standard
 from rec_models.interactions import UserBatch
 from rec_models.losses import decoded_multinomial_nll
@@ -83,10 +83,8 @@ class MultVAE(GradientRecommender):
         return decoded_multinomial_nll(hidden, self.decoder_out.weight, self.decoder_out.bias, batch)
 
     def decode(self, z: Tensor) -> Tensor:
-        """(batch, n_items) logits."""
-        hidden = torch.tanh(self.decoder_in(z))
-        # Adding the bias in place spares the copy of it that a fused linear layer makes first.
-        return (hidden @ self.decoder_out.weight.t()).add_(self.decoder_out.bias)
+        """(batch, n_items) float32 logits, for ranking: made without a graph."""
+        return scores_of_all(torch.tanh(self.decoder_in(z)), self.decoder_out)
 
     def kl_scale(self, step: int) -> float:
         """The KL weight at an optimiser step."""

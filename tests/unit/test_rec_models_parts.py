@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rec_models import InteractionMatrix, catalogue, paired_comparison, parse_config, parse_evaluation, parse_training
-from rec_models.blocks import SparseLinear, dropout_entries, l2_normalised
+from rec_models.blocks import SparseLinear, dropout_entries, l2_normalised, products_with_all, scores_of_all
 from rec_models.errors import ModelSettingsError, NotComparableError, UnknownModelError
 from rec_models.interactions import ResidentInteractions
 from rec_models.losses import decoded_multinomial_nll, multinomial_nll
@@ -116,6 +116,26 @@ def test_bfloat16_products_keep_the_normaliser_exact(three_users):
         low = decoded_multinomial_nll(hidden, weight, bias, batch)
     assert low.dtype == torch.float32
     assert float(low) == pytest.approx(float(decoded_multinomial_nll(hidden, weight, bias, batch)), rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_products_with_all_items_are_the_products_whatever_the_slices(dtype):
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(5, 7).to(dtype), torch.randn(600, 7).to(dtype)
+    torch.testing.assert_close(products_with_all(hidden, weight), hidden @ weight.t())
+
+
+def test_scores_in_low_precision_are_close_and_hardly_ever_tied():
+    torch.manual_seed(0)
+    layer, hidden = torch.nn.Linear(64, 2000), torch.randn(300, 64)  # more than one slice of rows
+    exact = scores_of_all(hidden, layer)
+    torch.testing.assert_close(exact, layer(hidden).detach())
+    with torch.autocast("cpu", torch.bfloat16):
+        low = scores_of_all(hidden, layer)
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, exact, atol=0.03, rtol=0)
+    different = torch.tensor([len(row.unique()) for row in low])
+    assert different.min() > 1950  # bfloat16 alone has some 300 values in this range
 
 
 def test_pooled_users_skip_items_without_text(three_users):
