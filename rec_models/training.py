@@ -43,6 +43,7 @@ class Progress:
     best_epoch: int = -1
     best_value: float = -math.inf
     stale: int = 0
+    decays: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -126,6 +127,8 @@ class TrainingConfig(BaseModel):
         batch_size: users an optimiser step.
         evaluate_every: epochs between validation passes.
         patience: validation passes without a new best before training stops.
+        learning_rate_decay: factor on the learning rate after every `decay_after` validation passes in a row without a
+            new best; 1 leaves it constant.
         precision: of matrix products in training and in the validation passes between epochs; losses, divergences and
             the final metrics are float32 always. `auto` is bfloat16 on a GPU or a CPU that multiplies it natively, else
             float32, so it can give other numbers on another machine.
@@ -137,6 +140,8 @@ class TrainingConfig(BaseModel):
     epochs: int = Field(default=1000, ge=1)
     batch_size: int = Field(default=1024, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate_decay: float = Field(default=1.0, gt=0, le=1)
+    decay_after: int = Field(default=5, ge=1)
     weight_decay: float = Field(default=0.0, ge=0)
     evaluate_every: int = Field(default=3, ge=1)
     patience: int = Field(default=20, ge=1)
@@ -193,6 +198,8 @@ class _Run:
         saved_at = time.monotonic()
         while self.progress.epoch < self.training.epochs and self.progress.stale < self.training.patience:
             epoch = self.progress.epoch
+            for group in optimiser.param_groups:
+                group["lr"] = self.training.learning_rate * self.training.learning_rate_decay**self.progress.decays
             row = self._epoch(model, optimiser, epoch)
             evaluated = epoch % self.training.evaluate_every == 0
             if evaluated:
@@ -228,7 +235,8 @@ class _Run:
         seconds = time.monotonic() - began
         self.progress.seconds += seconds
         row = {"epoch": epoch, "loss": mean_loss, "seconds": seconds}
-        self.emit({"event": "epoch", "users_per_s": len(users) / seconds} | row)
+        rates = {"users_per_s": len(users) / seconds, "learning_rate": optimiser.param_groups[0]["lr"]}
+        self.emit({"event": "epoch"} | rates | row)
         return row
 
     def _autocast(self) -> torch.autocast:
@@ -246,6 +254,7 @@ class _Run:
             self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         else:
             self.progress.stale += 1
+            self.progress.decays += self.progress.stale % self.training.decay_after == 0
         seconds = time.monotonic() - began
         self.emit({"event": "valid", "epoch": epoch, "best": better, "seconds": seconds} | means)
         return value

@@ -106,7 +106,8 @@ def test_T_T3_a_run_cut_off_and_resumed_ends_with_the_same_weights(tmp_path, cut
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     model = {"name": "dmrec", "base": BASE, "matching": matching}
-    whole, cut = write(tmp_path / "a" / "bundle", model=model), write(tmp_path / "b" / "bundle", model=model)
+    training = QUICK | {"learning_rate_decay": 0.5, "decay_after": 1}
+    whole, cut = (write(tmp_path / name / "bundle", model=model, training=training) for name in "ab")
     train(whole, lambda event: None, device="cpu", saves_every_s=0)
 
     def cut_off(event):
@@ -120,6 +121,21 @@ def test_T_T3_a_run_cut_off_and_resumed_ends_with_the_same_weights(tmp_path, cut
     assert "resume" in [event["event"] for event in events]
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(cut)[name]), name
+
+
+def test_the_learning_rate_falls_after_so_many_passes_without_a_new_best(tmp_path):
+    training = {"learning_rate": 1e-3, "learning_rate_decay": 0.5, "decay_after": 2, "evaluate_every": 1, "epochs": 12}
+    events = []
+    train(write(tmp_path / "bundle", training=training), events.append, device="cpu")
+    expected, stale, seen = training["learning_rate"], 0, []
+    for event in events:
+        if event["event"] == "epoch":
+            assert event["learning_rate"] == pytest.approx(expected)
+            seen.append(expected)
+        elif event["event"] == "valid":
+            stale = 0 if event["best"] else stale + 1
+            expected *= 0.5 if stale and stale % 2 == 0 else 1
+    assert len(set(seen)) > 1
 
 
 @pytest.mark.parametrize("damage", ["garbage", "foreign"])
