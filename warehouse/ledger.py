@@ -46,7 +46,8 @@ SELECT count(*),
 FROM attempt WHERE started_at >= ?
 """
 _UNCERTAIN_COST = """
-SELECT count(*), coalesce(sum(worst_tokens), 0), coalesce(sum(worst_usd), 0.0), count(*) FILTER (WHERE worst_usd IS NULL)
+SELECT count(*), coalesce(sum(worst_tokens), 0), coalesce(sum(worst_usd), 0.0),
+  count(*) FILTER (WHERE worst_usd IS NULL)
 FROM attempt WHERE state = 'sent'
 """
 

@@ -116,6 +116,11 @@ class CountingServer:
             handler.close_connection = True
 
 
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024  # many clients at once are no fault unless a script says so
+
+
 @contextmanager
 def counting_server(script: Script = lambda number, asked: chat()) -> Iterator[tuple[str, CountingServer]]:
     """(base_url, server) of a running server."""
@@ -130,8 +135,7 @@ def counting_server(script: Script = lambda number, asked: chat()) -> Iterator[t
         def log_message(self, format: str, *args: object) -> None:
             return None
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
+    http = _Http(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
