@@ -105,7 +105,7 @@ class Pacer:
 
     def overloaded(self, sent_s: float) -> None:
         """Half the places, if the call that was turned away went out after the last halving (`sent_s`: the clock)."""
-        if sent_s >= self._halved_s:
+        if sent_s > self._halved_s:
             self._places = max(1.0, self._places / 2)
             self._halved_s = self._clock()
 
