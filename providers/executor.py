@@ -21,7 +21,7 @@ import httpx2
 from providers.classify import Verdict, classify
 from providers.completion import Completion, Journal, Outcome, Request
 from providers.envelope import Envelope, read_envelope
-from providers.errors import BudgetReachedError, CircuitOpenError, EngineStoppedError
+from providers.errors import BudgetReachedError, CircuitOpenError, EngineStoppedError, StoppedEarlyError
 from providers.journal_desk import JournalDesk
 from providers.pacing import Pacer
 from providers.prices import Price
@@ -81,7 +81,7 @@ class Executor:
         self._stopping.set()
         if (loop := self._loop) is not None:
             with suppress(RuntimeError):  # it has just ended
-                loop.call_soon_threadsafe(self._begin_drain)
+                loop.call_soon_threadsafe(self._begin_drain, True)
 
     def run(self, requests: Iterable[Request]) -> None:
         """Answers all requests into the inbox, then puts None there, whatever happened."""
@@ -104,7 +104,7 @@ class Executor:
         async with Wire(self._config, self._key) as self._wire:
             self._loop = asyncio.get_running_loop()
             if self._stopping.is_set():
-                self._begin_drain()
+                self._begin_drain(True)
             tasks: set[asyncio.Task[None]] = set()
             try:
                 await self._admit(requests, tasks)
@@ -148,13 +148,14 @@ class Executor:
     def _halt(self, error: BaseException) -> None:
         self.failure = self.failure or error
         self._stopping.set()
-        self._begin_drain()
+        # whoever reached a cap is in no hurry: calls that are out and paid may take their own deadline
+        self._begin_drain(not isinstance(error, StoppedEarlyError))
 
-    def _begin_drain(self) -> None:
+    def _begin_drain(self, in_a_hurry: bool) -> None:
         self._pacer.close()
         self._stopped.set()
         self._freed.set()
-        if self._cut is None:
+        if in_a_hurry and self._cut is None:
             self._cut = asyncio.get_running_loop().call_later(self._config.drain_s, self._cut_off)
 
     def _cut_off(self) -> None:

@@ -47,7 +47,8 @@ class OpenAIConfig(BaseModel):
         max_attempts_ever: the same in all runs together, counted from the ledger, so that no unlucky request is sent
             again by every run for ever; it then ends as `exhausted`, with a detail that names this setting.
         backoff_s: the longest first pause before a request is sent again; it doubles each time, to 30 s.
-        drain_s: how long calls in flight are waited for when a run is stopped; what comes in this time is kept.
+        drain_s: how long calls in flight are waited for when a run is stopped from outside; what comes in this time is
+            kept. A run that stops by itself, at a cap or a quota, waits for them as long as `deadline_s` allows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

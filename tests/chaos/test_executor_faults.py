@@ -260,6 +260,14 @@ def test_a_drain_ends_after_its_time_and_leaves_what_is_out_as_maybe_paid(tmp_pa
             assert ledger.uncertain_cost().tokens > 4 * 700
 
 
+def test_a_run_that_stops_at_its_cap_is_in_no_hurry_to_throw_paid_replies_away(tmp_path):
+    with counting_server(lambda number, asked: chat(delay_s=0.8)) as (url, server):
+        config = config_for(url, concurrency=4, drain_s=0.1, cap={"calls": 3})
+        with pytest.raises(BudgetReachedError):
+            ask(config, 10, tmp_path / "ledger.sqlite")
+        assert states(tmp_path / "ledger.sqlite") == {"ok": 3} and len(server.requests) == 3
+
+
 def test_an_iterator_nobody_closed_is_drained_before_the_ledger_closes(tmp_path):
     with counting_server(lambda number, asked: chat(delay_s=0.05)) as (url, server):
         config = config_for(url, concurrency=4)
