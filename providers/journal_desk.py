@@ -20,8 +20,7 @@ class _Batch:
 class JournalDesk:
     """Look-ups, intents and outcomes of many calls at once; must be used inside one event loop.
 
-    A batch costs the loop one call and one wake-up, however many entries it holds; and a writer thread that has few
-    statements to run seldom has to wait for a busy loop to give up Python's lock.
+    A batch costs the loop one call and one wake-up, however many entries it holds.
     """
 
     def __init__(self, journal: Journal) -> None:

@@ -1,7 +1,6 @@
 """What the ledger's writer does with a batch of entries: one statement a step, however many entries there are.
 
-Every statement gives up Python's lock, and a busy event loop may keep it for milliseconds: statements are counted in
-batches here, never in entries.
+Hundreds of entries come at once when hundreds of calls are in flight, on a thread that shares the processor with them.
 """
 
 import hashlib

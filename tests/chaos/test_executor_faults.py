@@ -78,7 +78,7 @@ def survive_a_mix_of_faults(path: Path, n: int, seed: int) -> dict[str, Any]:
 
 
 def test_T_L1_a_third_of_faulty_replies_leaves_every_row_done_or_lost_with_a_reason(tmp_path):
-    survive_a_mix_of_faults(tmp_path / "ledger.sqlite", 200, SEED)
+    survive_a_mix_of_faults(tmp_path / "ledger.sqlite", 120, SEED)
 
 
 @pytest.mark.full

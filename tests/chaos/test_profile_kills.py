@@ -212,7 +212,7 @@ def survive_signals(folder: Path, signals: int, items: int, users: int, seed: in
 
 
 def test_T_S5_a_run_that_is_asked_to_stop_drains_and_the_next_one_repeats_nothing(tmp_path):
-    assert survive_signals(tmp_path, 2, 90, 6, SEED) == 96
+    assert survive_signals(tmp_path, 1, 90, 6, SEED) == 96
 
 
 @pytest.mark.full

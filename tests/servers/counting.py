@@ -123,7 +123,12 @@ class CountingServer:
         self._lock = threading.Lock()
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        asked = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        n_bytes = int(handler.headers["Content-Length"])
+        body = handler.rfile.read(n_bytes)
+        if len(body) < n_bytes:  # the client was killed in the middle of its question
+            handler.close_connection = True
+            return
+        asked = json.loads(body)
         with self._lock:
             self.requests.append(asked)
             self.arrived_s.append(time.monotonic())
