@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -289,8 +290,9 @@ def small_disk(tmp_path) -> Iterator[Path]:
 @pytest.mark.full
 @pytest.mark.system
 def test_T_K4_a_full_file_system(small_disk):
-    long = json.dumps({"reasoning": "x" * 4_000, "profile": "Players who like slow exploration and quiet stories."})
-    with counting_server(lambda number, asked: chat(long)) as (url, server):
+    long = chat()
+    long = replace(long, body=long.body[:-1] + b', "padding": "' + b"x" * 4_000 + b'"}')
+    with counting_server(lambda number, asked: long) as (url, server):
         write_catalogue(small_disk, url, items=1_900, users=100, concurrency=IN_FLIGHT)
         code, _, last = ended(start_profile(small_disk))
         assert code == 4 and "disk is full" in last, last
