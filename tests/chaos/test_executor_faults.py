@@ -57,8 +57,8 @@ def states(path: Path) -> Counter[str]:
 def survive_a_mix_of_faults(path: Path, n: int, seed: int) -> dict[str, Any]:
     print(f"seed {seed}")
     started = time.monotonic()
-    with counting_server(faulty(seed, share=0.3, hang_s=2.0)) as (url, server):
-        config = config_for(url, deadline_s=0.7, concurrency=16)
+    with counting_server(faulty(seed, share=0.3, hang_s=5.0)) as (url, server):
+        config = config_for(url, deadline_s=2, concurrency=16)
         completions = ask(config, n, path)
         seconds = time.monotonic() - started
         calls = len(server.requests)
@@ -73,8 +73,10 @@ def survive_a_mix_of_faults(path: Path, n: int, seed: int) -> dict[str, Any]:
     assert sum(done.calls for done in completions) == calls
     # the second pass asks for nothing but what was lost
     assert n_new <= 5 * len(lost) and sum(done.cached for done in again) >= n - len(lost)
-    assert max(server.usable.values()) == 1
-    return {"calls": calls, "lost": len(lost), "seconds": seconds, "states": states(path)}
+    counted = states(path)
+    # a good reply that came too late for its deadline is one that nobody knows about
+    assert sum(server.usable.values()) - len(server.usable) <= counted["sent"]
+    return {"calls": calls, "lost": len(lost), "seconds": seconds, "states": counted}
 
 
 def test_T_L1_a_third_of_faulty_replies_leaves_every_row_done_or_lost_with_a_reason(tmp_path):

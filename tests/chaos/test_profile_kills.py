@@ -77,9 +77,9 @@ def extra_answers(server: CountingServer) -> int:
 def survive_kills(folder: Path, kills: int, items: int, users: int, seed: int) -> dict[str, Any]:
     print(f"seed {seed}")
     rng, n, started = random.Random(seed), items + users, time.monotonic()
-    with counting_server(faulty(seed, share=0.3, hang_s=2.0)) as (url, server):
+    with counting_server(faulty(seed, share=0.3, hang_s=5.0)) as (url, server):
         write_catalogue(
-            folder, url, items=items, users=users, deadline_s=0.7, backoff_s=0.02, concurrency=IN_FLIGHT,
+            folder, url, items=items, users=users, deadline_s=2, backoff_s=0.02, concurrency=IN_FLIGHT,
             max_attempts_ever=ATTEMPTS_EVER,
         )  # fmt: skip
         acknowledged: dict[str, str] = {}
@@ -94,7 +94,7 @@ def survive_kills(folder: Path, kills: int, items: int, users: int, seed: int) -
             now = replies(folder)
             assert acknowledged.items() <= now.items(), f"an acknowledged reply is lost or changed (seed {seed})"
             acknowledged = now
-        code, document, last = ended(start_profile(folder, "--set", "profiles.engine.deadline_s=5"))
+        code, document, last = ended(start_profile(folder, "--set", "profiles.engine.deadline_s=20"))
     assert code in (0, 3), last
     assert acknowledged.items() <= replies(folder).items()
     places = every_entity_is_done_or_quarantined(folder, items, users)
