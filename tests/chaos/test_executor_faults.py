@@ -91,15 +91,16 @@ def test_T_L1_two_thousand_entities(tmp_path):
 
 
 def test_T_L2_a_dripping_server_holds_a_call_no_longer_than_its_deadline(tmp_path):
-    with counting_server(lambda number, asked: chat(drip_s=0.2)) as (url, _):
-        config = config_for(url, deadline_s=2, max_attempts=1)
-        with Ledger(tmp_path / "ledger.sqlite") as ledger, config.open() as engine:
-            started = time.monotonic()
-            (done,) = engine.complete(questions(config, 1), ledger)
-            seconds = time.monotonic() - started
+    """The bound is on the call, as the ledger recorded it: what a starved machine does around it is no drip."""
+    with counting_server(lambda number, asked: chat() if number == 1 else chat(drip_s=0.2)) as (url, _):
+        config = config_for(url, deadline_s=2, max_attempts=1, concurrency=1)
+        completions = ask(config, 2, tmp_path / "ledger.sqlite")
+    assert [done.error_code for done in completions] == [None, "exhausted"]
+    assert states(tmp_path / "ledger.sqlite") == {"ok": 1, "sent": 1}  # maybe paid
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        seconds = ledger.calls()["latency_ms"].to_pylist()[1] / 1000
     print(f"returned after {seconds:.2f} s")
-    assert seconds <= 2.5 and done.error_code == "exhausted"
-    assert states(tmp_path / "ledger.sqlite") == {"sent": 1}  # maybe paid
+    assert 2 <= seconds <= 2.5
 
 
 def quota_after(n: int) -> tuple[Any, threading.Event]:
