@@ -20,6 +20,7 @@ from providers.errors import (
     BadSettingError,
     BadVectorError,
     BudgetReachedError,
+    CircuitOpenError,
     EmptyTextError,
     EngineStoppedError,
     MissingCapError,
@@ -27,15 +28,17 @@ from providers.errors import (
     ModelFileError,
     ModelNotFoundError,
     ProviderError,
+    StoppedEarlyError,
     UnknownNameError,
     UnknownPriceError,
     UnsafeModelError,
     UnusableKeyError,
 )
 from providers.openai_chat import OpenAIConfig
+from providers.pacing import Limits
 from providers.prices import Price, PriceOverride, price_of
 from providers.sentence_encoder import SentenceEncoderConfig
-from providers.spending import Cap
+from providers.spending import Cap, DayCap
 
 __all__ = [
     "NO_TEXT",
@@ -45,7 +48,9 @@ __all__ = [
     "BadVectorError",
     "BudgetReachedError",
     "Cap",
+    "CircuitOpenError",
     "Completion",
+    "DayCap",
     "EmptyTextError",
     "Encoder",
     "EncoderConfig",
@@ -55,6 +60,7 @@ __all__ = [
     "EngineStoppedError",
     "FieldText",
     "Journal",
+    "Limits",
     "Message",
     "MissingCapError",
     "MissingKeyError",
@@ -68,6 +74,7 @@ __all__ = [
     "ProviderError",
     "Request",
     "SentenceEncoderConfig",
+    "StoppedEarlyError",
     "UnknownNameError",
     "UnknownPriceError",
     "UnsafeModelError",

@@ -108,27 +108,36 @@ class UnusableKeyError(ProviderError, ValueError):
         )
 
 
-class BudgetReachedError(ProviderError, RuntimeError):
-    """The cap was reached: what was answered is kept, the rest was not asked."""
+class StoppedEarlyError(ProviderError, RuntimeError):
+    """What ends a pass before its last request; every reply received is kept and nothing answered is asked twice."""
 
     exit_code = 4
+
+
+class BudgetReachedError(StoppedEarlyError):
+    """The cap was reached: what was answered is kept, the rest was not asked.
+
+    Args:
+        limit: "usd", "tokens" or "calls", with "day." before it where the cap is one of the day.
+    """
 
     def __init__(self, limit: str, cap: float, committed: float, asked: int) -> None:
         super().__init__(limit, cap, committed, asked)
         self.limit, self.cap, self.committed, self.asked = limit, cap, committed, asked
 
     def __str__(self) -> str:
+        scope, _, unit = self.limit.rpartition(".")
+        today = " today" if scope else ""
+        wait = ", or wait for the next day of UTC," if scope else ""
         return (
-            f"the cap of {self.cap:g} {self.limit} would be passed by the next call (committed so far:"
-            f" {self.committed:g} {self.limit}, {self.asked} calls). Every reply received is kept; raise"
-            f" profiles.engine.cap.{self.limit} and run again: only what is missing will be asked"
+            f"the cap of {self.cap:g} {unit}{' a day' if scope else ''} would be passed by the next call (committed so"
+            f" far{today}: {self.committed:g} {unit}; {self.asked} calls in this run). Every reply received is kept;"
+            f" raise profiles.engine.cap.{self.limit}{wait} and run again: only what is missing will be asked"
         )
 
 
-class EngineStoppedError(ProviderError, RuntimeError):
+class EngineStoppedError(StoppedEarlyError):
     """The server refuses every further call: key, quota, model or address."""
-
-    exit_code = 4
 
     def __init__(self, model: str, status: int, detail: str, asked: int) -> None:
         super().__init__(model, status, detail, asked)
@@ -139,6 +148,21 @@ class EngineStoppedError(ProviderError, RuntimeError):
             f"the server refuses to answer for `{self.model}` (HTTP {self.status}: {self.detail}) after {self.asked}"
             " calls. Check the key, the quota, profiles.engine.model and base_url, then run again: nothing answered"
             " is asked twice"
+        )
+
+
+class CircuitOpenError(StoppedEarlyError):
+    """Row after row was given up, so the next ones would be as well."""
+
+    def __init__(self, model: str, n_rows: int, detail: str, asked: int) -> None:
+        super().__init__(model, n_rows, detail, asked)
+        self.model, self.n_rows, self.detail, self.asked = model, n_rows, detail, asked
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_rows} requests in a row to `{self.model}` were given up after {self.asked} calls, the last for"
+            f" {self.detail}. Check that the server is up and takes such requests (profiles.engine), then run again:"
+            " nothing answered is asked twice"
         )
 
 

@@ -1,4 +1,4 @@
-"""Completions from any server of the OpenAI protocol: one attempt a request, written down before and after."""
+"""Completions from any server of the OpenAI protocol, every attempt written down before and after."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -24,10 +24,14 @@ from providers.completion import (
     Request,
 )
 from providers.errors import MissingCapError, MissingKeyError, UnknownPriceError, UnusableKeyError
+from providers.pacing import Limits
 from providers.prices import PRICES, Price, PriceOverride, price_of
 from providers.spending import Budget, Cap
 
-_LOUD_LOGGERS = ("openai", "httpx2", "httpcore2")
+if TYPE_CHECKING:
+    from providers.executor import Executor
+
+_LOUD_LOGGERS = ("httpx2", "httpcore2")
 
 
 class OpenAIConfig(BaseModel):
@@ -37,6 +41,14 @@ class OpenAIConfig(BaseModel):
         max_tokens: the longest reply; what a run may spend in all is `cap`.
         token_limit_field: newer hosted models want "max_completion_tokens".
         price: wins over the dated table.
+        concurrency: calls in flight at most; fewer while the server says that it has too many.
+        deadline_s: for one call from the first byte sent to the last received.
+        max_attempts: how often a request is sent in one run when faults of the network or the server eat the reply.
+        max_attempts_ever: the same in all runs together, counted from the ledger, so that no unlucky request is sent
+            again by every run for ever; it then ends as `exhausted`, with a detail that names this setting.
+        backoff_s: the longest first pause before a request is sent again; it doubles each time, to 30 s.
+        drain_s: how long calls in flight are waited for when a run is stopped from outside; what comes in this time is
+            kept. A run that stops by itself, at a cap or a quota, waits for them as long as `deadline_s` allows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,8 +60,13 @@ class OpenAIConfig(BaseModel):
     temperature: float | None = Field(default=0.2, ge=0, le=2)
     max_tokens: int = Field(default=700, gt=0)
     token_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    concurrency: int = Field(default=8, gt=0, le=1024)
+    concurrency: int = Field(default=16, gt=0, le=1024)
     deadline_s: float = Field(default=120, gt=0)
+    max_attempts: int = Field(default=5, gt=0, le=100)
+    max_attempts_ever: int = Field(default=10, gt=0)
+    backoff_s: float = Field(default=0.5, ge=0, le=30)
+    drain_s: float = Field(default=10, ge=0)
+    limits: Limits = Limits()
     max_bytes: int = Field(default=4 * 1024 * 1024, gt=0)
     cap: Cap = Cap()
     price: PriceOverride | None = None
@@ -121,7 +138,7 @@ class OpenAIConfig(BaseModel):
             raise MissingKeyError(self.api_key_env, self.base_url)
         if not key.isascii() or not key.isprintable() or " " in key:
             raise UnusableKeyError(self.api_key_env)
-        import openai  # noqa: F401  (a second of import, here so that nothing waits for it in mid-run)
+        import httpx2  # noqa: F401  (half a second of import, here so that nothing waits for it in mid-run)
 
         for name in _LOUD_LOGGERS:  # below WARNING these print requests and headers
             logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger(name).level))
@@ -136,6 +153,7 @@ class OpenAIEngine:
         self._key = key
         self._price = price
         self._budget = Budget(config.cap)
+        self._running: list[tuple[Executor, threading.Thread]] = []
 
     @property
     def source(self) -> str:
@@ -154,7 +172,8 @@ class OpenAIEngine:
         the calls in flight, so that no paid reply is dropped.
 
         Raises:
-            BudgetReachedError, EngineStoppedError: at the end, after every reply received was handed on.
+            BudgetReachedError, EngineStoppedError, CircuitOpenError: at the end, after every reply received was
+                handed on.
         """
         if journal is None:
             raise TypeError("this engine spends money or time: hand it a journal such as warehouse.Ledger")
@@ -163,11 +182,12 @@ class OpenAIEngine:
     def _stream(
         self, requests: Iterable[Request], journal: Journal, on_progress: OnProgress | None
     ) -> Iterator[Completion]:
-        from providers.conversation import Conversation
+        from providers.executor import Executor
 
         inbox: queue.SimpleQueue[Completion | None] = queue.SimpleQueue()
-        conversation = Conversation(self._config, self._key, self._price, self._budget, journal, inbox)
-        thread = threading.Thread(target=conversation.run, args=(requests,), name="openai-engine", daemon=True)
+        executor = Executor(self._config, self._key, self._price, self._budget, journal, inbox)
+        thread = threading.Thread(target=executor.run, args=(requests,), name="openai-engine", daemon=True)
+        self._running.append((executor, thread))
         thread.start()
         progress = Progress(usd=None if self._price is None else 0.0)
         try:
@@ -177,16 +197,20 @@ class OpenAIEngine:
                     on_progress(progress)
                 yield completion
         finally:
-            conversation.stop()
+            executor.stop()
             thread.join()
-        if conversation.failure is not None:
-            raise conversation.failure
+            self._running.remove((executor, thread))
+        if executor.failure is not None:
+            raise executor.failure
 
     def __enter__(self) -> OpenAIEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        return None
+        """Drains what still runs: an error elsewhere may leave an iterator behind that nobody closed."""
+        for executor, thread in list(self._running):
+            executor.stop()
+            thread.join()
 
 
 def _count(progress: Progress, completion: Completion) -> Progress:
