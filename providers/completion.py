@@ -96,7 +96,11 @@ class Completion:
 
 @dataclass(frozen=True)
 class Progress:
-    """Counts since the start of one `complete`; `usd` is None while the price is unknown."""
+    """Counts since the start of one `complete`; `usd` is None while the price is unknown.
+
+    Args:
+        note: one line the user should read now, such as what a batch is doing; most reports have none.
+    """
 
     done: int = 0
     cached: int = 0
@@ -104,6 +108,7 @@ class Progress:
     tokens_in: int = 0
     tokens_out: int = 0
     usd: float | None = None
+    note: str | None = None
 
 
 OnProgress: TypeAlias = Callable[[Progress], None]

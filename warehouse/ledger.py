@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from warehouse.batches import Batches
 from warehouse.errors import AlreadyAnsweredError, CorruptFileError, UnknownAttemptError
 from warehouse.ledger_file import RESTORE, LedgerFile, backup_into
 
@@ -112,6 +113,7 @@ class Ledger:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         self._file = LedgerFile(path, read_only=read_only)
+        self.batches = Batches(self._file)
 
     def __enter__(self) -> Self:
         return self

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from warehouse.batches import BATCH_SCHEMA
 from warehouse.errors import (
     CorruptFileError,
     DiskFullError,
@@ -163,7 +164,7 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     if is_new and read_only:
         # nothing was ever asked: an empty ledger that leaves no file
         db = sqlite3.connect(":memory:", isolation_level=None)
-        db.executescript(_SCHEMA)
+        db.executescript(_SCHEMA + BATCH_SCHEMA)
         return db
     make_directory(path.parent)
     if is_new:
@@ -195,7 +196,9 @@ def _prepare(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
         if verdict != "ok":
             raise CorruptFileError(str(path), f"SQLite says: {verdict}", RESTORE)
     if version < FORMAT:
-        db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
+        db.executescript(f"BEGIN; {_SCHEMA} {BATCH_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
+    elif not read_only:
+        db.executescript(f"BEGIN; {BATCH_SCHEMA} COMMIT;")  # a ledger begun before there were batches
     if read_only:
         db.execute("PRAGMA query_only = ON")
 
