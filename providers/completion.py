@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias
 
+from providers.prices import Price
+
 Message: TypeAlias = tuple[str, str]
 """(role, content)"""
 
@@ -194,7 +196,11 @@ class EngineSettings(Protocol):
     def paid(self) -> bool: ...
 
     def identity(self) -> dict[str, Any]:
-        """The settings that change replies; speed, caps and addresses are no part of it."""
+        """The settings that change replies; speed, caps, addresses and the way of asking are no part of it."""
+        ...
+
+    def known_price(self) -> Price | None:
+        """What this engine's tokens cost; None where nobody knows, which is not 0."""
         ...
 
     def request(

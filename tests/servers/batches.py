@@ -1,4 +1,4 @@
-"""A Batch API of our own: files and batches, every batch counted, every line that is charged counted, faults as told."""
+"""A Batch API of our own: files and batches, every batch and every charged line counted, faults as told."""
 
 from __future__ import annotations
 
