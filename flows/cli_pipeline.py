@@ -11,9 +11,7 @@ import typer
 from flows.cli_options import THREADS, Options, command
 from flows.cli_output import emit_json, emit_table, last_word, metric_columns, p_words, say
 
-REPAY = Annotated[
-    bool, typer.Option("--repay", help="Pay again for batches whose results the server no longer has.")
-]
+REPAY = Annotated[bool, typer.Option("--repay", help="Pay again for batches whose results the server no longer has.")]
 _STAGE_HELP = {
     "ingest": "Read the sources, check them at the door, split them.",
     "profile": "Put items and users into words; earlier stages as needed.",

@@ -215,7 +215,7 @@ class BatchServer:
             yield from split_lines(iter(lambda: kept.read(1 << 20), b""), self._max_bytes)
 
     async def _page(self, after: str | None) -> tuple[list[BatchAtServer], bool]:
-        page = await self._small.batches.list(limit=100, **({"after": after} if after else {}))
+        page = await self._small.batches.list(limit=100, after=after or openai.omit)
         return [_read(batch) for batch in page.data], bool(page.has_more)
 
     def _call(self, ask: Callable[[], Awaitable[T]], deadline_s: float) -> T:

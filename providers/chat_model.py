@@ -27,7 +27,7 @@ class ChatModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: Any  # each engine's own Literal; declared here so that it comes first wherever settings are listed
     model: str = Field(min_length=1)
     temperature: float | None = Field(default=0.2, ge=0, le=2)
     max_tokens: int = Field(default=700, gt=0)

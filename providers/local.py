@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -114,7 +114,8 @@ def _asking(config: LocalConfig, base_url: str) -> OpenAIEngine:
 def _serving(config: LocalConfig) -> Iterator[str]:
     import xllamacpp
 
-    parameters = xllamacpp.CommonParams()
+    library: Any = xllamacpp  # a compiled module without types
+    parameters = library.CommonParams()
     parameters.model.path = str(config.gguf)
     parameters.model_alias = {config.model}
     parameters.n_ctx = config.context * config.concurrency
@@ -128,7 +129,7 @@ def _serving(config: LocalConfig) -> Iterator[str]:
     parameters.hostnames = ["127.0.0.1"]
     parameters.port = 0
     try:
-        server = xllamacpp.Server(parameters)
+        server = library.Server(parameters)
     except RuntimeError as error:
         raise BadModelFileError(config.gguf, f"llama.cpp cannot load it ({error})") from error
     try:

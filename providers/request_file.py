@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -156,7 +156,7 @@ class _Reading:
         self,
         config: RequestFileConfig,
         journal: Journal,
-        files: list[IO[bytes]],
+        files: Sequence[IO[bytes]],
         unanswered: IO[bytes],
         price: Price | None,
     ) -> None:
@@ -246,7 +246,7 @@ class _Reading:
         return self._files[number].readline(_MAX_LINE_BYTES).rstrip(b"\n")
 
 
-def _indexed(files: list[IO[bytes]]) -> _Found:
+def _indexed(files: Sequence[IO[bytes]]) -> _Found:
     found = _Found()
     for number, file in enumerate(files):
         offset = 0

@@ -38,9 +38,7 @@ def die_before(step: str, nth: int) -> None:
     from warehouse.batches import Batches
 
     nth = 15 * nth if step == "settle" else nth
-    owner = next(owner for owner in (Batches, Ledger, BatchServer) if hasattr(owner, step) and step in vars(owner))
-    if step == "close":
-        owner = Batches
+    owner = next(owner for owner in (Batches, Ledger, BatchServer) if step in vars(owner))
     calls, whole = [0], getattr(owner, step)
 
     def killing(*arguments):

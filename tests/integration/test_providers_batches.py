@@ -176,7 +176,9 @@ def test_T_B6_results_that_are_gone_are_never_paid_again_unasked(ledger):
         backend.look("batch_1"), backend.look("batch_1")
         del backend.files[backend.batches["batch_1"].output_file_id or ""]
         for _ in range(2):
-            with pytest.raises(ResultsGoneError, match="results gone: 30 rows must be paid again; confirm with") as gone:
+            with pytest.raises(
+                ResultsGoneError, match="results gone: 30 rows must be paid again; confirm with"
+            ) as gone:
                 run(config, ledger, questions(config, 30))
             assert gone.value.exit_code == 4 and len(backend.batches) == 1
         assert ledger.batches.release() == 30
@@ -277,6 +279,10 @@ def test_a_creation_that_went_unanswered_is_looked_for_not_repeated(ledger, monk
 
 
 def test_an_engine_without_a_journal_of_batches_refuses_before_anything_is_sent():
-    with batch_server() as (url, backend), batch_config(url).open() as engine, pytest.raises(TypeError, match="journal"):
+    with (
+        batch_server() as (url, backend),
+        batch_config(url).open() as engine,
+        pytest.raises(TypeError, match="journal"),
+    ):
         engine.complete(questions(batch_config(url), 1), None)
     assert backend.requests == []
