@@ -82,6 +82,7 @@ class BatchBackend:
     planned: Callable[[int, int], Plan] = lambda number, n_lines: Plan()
     seed: int = 0
     page_size: int = 100
+    profile: dict[str, str] = field(default_factory=lambda: dict(PROFILE))
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, FakeBatch] = field(default_factory=dict)
     charged: Counter[str] = field(default_factory=Counter)
@@ -147,7 +148,7 @@ class BatchBackend:
         rng = random.Random(f"{self.seed} {batch.batch_id}")
         asked = self.lines_of(batch.batch_id)
         n_finished = 0 if batch.plan.only_errors else round(batch.plan.finished * len(asked))
-        output = [json.dumps(answer_line(line)).encode() for line in asked[:n_finished]]
+        output = [json.dumps(answer_line(line, self.profile)).encode() for line in asked[:n_finished]]
         self.charged.update(line["custom_id"] for line in asked[:n_finished])
         batch.completed = n_finished
         for place in rng.sample(range(n_finished), round(batch.plan.corrupt * n_finished)):
