@@ -22,7 +22,7 @@ from providers.errors import (
     EngineStoppedError,
     ResultsGoneError,
 )
-from providers.harvest import Harvest, harvested
+from providers.harvest import Harvest
 from providers.openai_chat import counted
 from providers.spending import Booking, Budget, worst_case
 
@@ -43,6 +43,7 @@ class _OpenBatch:
     batch_id: str
     announced_at_s: float
     was_running: bool = False
+    was_gone: bool = False
     said: str = ""
 
 
@@ -97,12 +98,11 @@ class BatchRun:
     def recover(self) -> Iterator[Completion]:
         """Finds every batch of earlier runs again, creates what provably was not, collects what has ended."""
         for row in self._book.open_at(self._config.base_url):
-            if row.state == "gone":
-                self._gone |= {key: row.shard_hash for key, n in self._book.members(row.shard_hash).items() if n}
-                continue
             batch_id = row.batch_id or self._adopted(row)
             if batch_id is not None:
-                self._open[row.shard_hash] = _OpenBatch(row.shard_hash, batch_id, row.announced_at_s or time.time())
+                announced_at_s = row.announced_at_s or time.time()
+                gone = row.state == "gone"
+                self._open[row.shard_hash] = _OpenBatch(row.shard_hash, batch_id, announced_at_s, was_gone=gone)
                 self._held |= {key for key, n in self._book.members(row.shard_hash).items() if n}
         yield from self.poll()
 
@@ -130,6 +130,9 @@ class BatchRun:
             except MissingAtServerError:
                 self._lose(batch)
                 continue
+            if batch.was_gone:  # and is back: it was looked for with another key, perhaps
+                batch.was_gone = False
+                self._book.submitted(batch.shard_hash, batch.batch_id)
             said = f"{found.status}, {found.completed + found.failed:,} of {found.total:,} requests"
             if said != batch.said:
                 batch.said = said
@@ -259,19 +262,15 @@ class BatchRun:
         self._book.close(shard_hash, "failed")
 
     def _collect(self, batch: _OpenBatch, found: BatchAtServer) -> Iterator[Completion]:
-        members = self._book.members(batch.shard_hash)
         latency_ms = max(0, round((time.time() - batch.announced_at_s) * 1000))
-        harvest = Harvest(members)
+        harvest = Harvest(self._book.members(batch.shard_hash), latency_ms, self._price)
         try:
-            for outcomes in harvested(self._server, found, harvest, latency_ms, self._price, _SETTLED_AT_ONCE):
+            for outcomes in harvest.outcomes(self._server, found, _SETTLED_AT_ONCE):
                 self._settle_all(outcomes)
                 for key, _, outcome in outcomes:
                     yield from self._completions(key, outcome)
         except MissingAtServerError:
             self._lose(batch)
-            return
-        if found.status != "completed" and harvest.n_replies < found.completed:
-            self._lose(batch)  # lines were answered and charged, and the server does not hand them over
             return
         missing = harvest.missing
         self._settle_all([(key, n, _free(f"batch_{found.status}: it ended first", latency_ms)) for key, n in missing])

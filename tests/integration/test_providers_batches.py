@@ -201,6 +201,40 @@ def test_T_B6_a_batch_the_server_has_forgotten_is_gone_too_and_the_others_are_co
     assert not forgotten & {done.request.key for done in kept}
 
 
+def test_results_that_come_back_are_collected_though_they_were_called_gone(ledger):
+    with batch_server(lambda number, n: Plan(looks=2)) as (url, backend):
+        config = batch_config(url)
+        with pytest.raises(BatchesPendingError):
+            run(config.model_copy(update={"wait_s": 0.0}), ledger, questions(config, 8))
+        hidden = backend.batches.pop("batch_1")  # as with the key of another project
+        with pytest.raises(ResultsGoneError):
+            run(config, ledger, questions(config, 8))
+        backend.batches["batch_1"] = hidden
+        completions = run(config, ledger, questions(config, 8))
+    assert all(done.text for done in completions) and len(backend.batches) == 1 and ledger.batches.release() == 0
+
+
+def test_results_that_are_handed_over_in_part_are_kept_and_the_rest_is_gone_not_repaid(ledger):
+    def short(number: int, n_lines: int) -> Plan:
+        return Plan("expired", finished=0.5)
+
+    with batch_server(short) as (url, backend):
+        end = backend._end
+
+        def losing(batch, status):
+            end(batch, status)
+            lines = backend.files[batch.output_file_id].splitlines()
+            backend.files[batch.output_file_id] = b"\n".join(lines[:3])
+
+        backend._end = losing
+        config = batch_config(url)
+        kept = []
+        with pytest.raises(ResultsGoneError) as gone, config.open() as engine:
+            for done in engine.complete(questions(config, 20), ledger):
+                kept.append(done)
+    assert len(kept) == 3 and gone.value.rows == 17 and len(backend.batches) == 1
+
+
 def test_a_run_that_may_not_wait_leaves_the_batches_and_the_next_collects_them(ledger):
     with batch_server(lambda number, n: Plan(looks=4)) as (url, backend):
         config = batch_config(url, wait_s=0.0)
