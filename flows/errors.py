@@ -294,7 +294,7 @@ class UnknownBatchError(FlowError, LookupError):
 
     exit_code = 2
 
-    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+    def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(name, known)
         self.name, self.known = name, known
 
