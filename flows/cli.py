@@ -45,19 +45,18 @@ def run(arguments: Sequence[str]) -> int:
 
     0 done, 2 what the caller wrote, 3 rows quarantined, 4 stopped, 5 locked, 6 bytes not to be trusted, 1 a bug.
     """
-    previous = signal.signal(signal.SIGTERM, _stop)
+    previous = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         code = typer.main.get_command(app).main(list(arguments), prog_name="semalign", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except KeyboardInterrupt:
-        return _refuse(InterruptedRunError("SIGINT"), arguments)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read us has gone; there is nobody to tell
         return 0
     except Exception as error:
         return _refuse(error, arguments)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

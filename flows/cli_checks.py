@@ -142,7 +142,8 @@ def _matrix(sidecar: Path) -> str:
 def _ledger(warehouse: Warehouse) -> str:
     with warehouse.ledger(read_only=True) as ledger:
         spent = ledger.spent()
-        return f"{spent.calls:,} calls, {ledger.uncertain()} uncertain"
+        worst = ledger.uncertain_cost()
+        return f"{spent.calls:,} calls, {worst.attempts:,} uncertain (at most {worst.usd:.4f} USD)"
 
 
 def _tried(what: str, look: Callable[[], str]) -> Check:

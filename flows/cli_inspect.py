@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -80,7 +81,7 @@ def show_status(options: Options) -> int:
         f" and {calls['unpriced']:,} without a known price" if calls["unpriced"] else ""
     )
     held = f"; `{document['running']['command']}` is running" if document["running"] else ""
-    uncertain = f", {calls['uncertain']} uncertain attempts" if calls["uncertain"] else ""
+    uncertain = f", {uncertain_words(calls)}" if calls["uncertain"] else ""
     last_word(
         f"snapshot {snapshot.id} is published, {document['quarantined']:,} rows in quarantine, "
         f"{calls['calls']:,} calls so far ({cost}){uncertain}{held}",
@@ -119,9 +120,18 @@ def _calls(warehouse: Warehouse) -> dict[str, Any]:
     from dataclasses import asdict
 
     if not (warehouse.root / "ledger.sqlite").exists():
-        return {"calls": 0, "tokens_in": 0, "tokens_out": 0, "usd": 0.0, "unpriced": 0, "uncertain": 0}
+        nothing = {"calls": 0, "tokens_in": 0, "tokens_out": 0, "usd": 0.0, "unpriced": 0}
+        return {**nothing, "uncertain": 0, "uncertain_usd": 0.0, "uncertain_unpriced": 0}
     with warehouse.ledger(read_only=True) as ledger:
-        return {**asdict(ledger.spent()), "uncertain": ledger.uncertain()}
+        worst = ledger.uncertain_cost()
+        doubt = {"uncertain": worst.attempts, "uncertain_usd": worst.usd, "uncertain_unpriced": worst.unpriced}
+        return {**asdict(ledger.spent()), **doubt}
+
+
+def uncertain_words(calls: Mapping[str, Any]) -> str:
+    """How many calls may have been paid without a reply, and the most that they can have cost."""
+    unpriced = f" and {calls['uncertain_unpriced']:,} without a known price" if calls["uncertain_unpriced"] else ""
+    return f"{calls['uncertain']:,} uncertain attempts (at most {calls['uncertain_usd']:.4f} USD{unpriced})"
 
 
 def run_sql(options: Options, query: str, limit: int) -> int:

@@ -315,6 +315,20 @@ class FileExistsAlreadyError(FlowError, FileExistsError):
         return f"{self.path} exists; it was left alone. Choose another folder, or pass --force"
 
 
+class StoppedProfilesError(FlowError, RuntimeError):
+    """An engine that stopped before its last request: budget, quota, a refused key, a server that is down."""
+
+    exit_code = 4
+
+    def __init__(self, kind: str, done: int, total: int, reason: str) -> None:
+        super().__init__(kind, done, total, reason)
+        self.kind, self.done, self.total, self.reason = kind, done, total, reason
+
+    def __str__(self) -> str:
+        pending = self.total - self.done
+        return f"profiles of {self.kind}s: {self.done:,} done, {pending:,} pending. Stopped because {self.reason}"
+
+
 class InterruptedRunError(FlowError, RuntimeError):
     """A run stopped from outside; what was finished is kept."""
 

@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.errors import InterruptedRunError
 from flows.progress import Progress, SilentProgress
 from flows.settings import Settings
 
@@ -121,9 +122,24 @@ def opened(
             current = warehouse.current()
             workspace = Workspace(warehouse, settings.hash(), command, progress, device, threads, retry, repay)
             workspace.published_before = current.id if current else None
-            yield workspace
+            try:
+                yield workspace
+            except InterruptedRunError:
+                raise  # whoever stops a run wants it to end: the next one backs up
+            except Exception:
+                _back_up(workspace)
+                raise
     finally:
         os.umask(before)
+
+
+def _back_up(workspace: Workspace) -> None:
+    """A run that paid and did not come to its end has paid replies that no backup holds yet."""
+    if not workspace.tally.calls:
+        return
+    # the error that ended the run says more than one of its backup, which is a full disk again
+    with suppress(Exception), workspace.warehouse.ledger() as ledger:
+        ledger.backup()
 
 
 def describe(summary: dict[str, object]) -> str:

@@ -26,6 +26,7 @@ from providers.errors import (
     BatchesPendingError,
     BatchRefusedError,
     BudgetReachedError,
+    CircuitOpenError,
     EmptyTextError,
     EngineStoppedError,
     MissingCapError,
@@ -35,6 +36,7 @@ from providers.errors import (
     ModelNotFoundError,
     ProviderError,
     ResultsGoneError,
+    StoppedEarlyError,
     UnansweredRequestsError,
     UnknownNameError,
     UnknownPriceError,
@@ -44,10 +46,11 @@ from providers.errors import (
 from providers.local import LocalConfig
 from providers.openai_batch import OpenAIBatchConfig
 from providers.openai_chat import OpenAIConfig
+from providers.pacing import Limits
 from providers.prices import Price, PriceOverride, price_of
 from providers.request_file import RequestFileConfig, read_requests
 from providers.sentence_encoder import SentenceEncoderConfig
-from providers.spending import Cap
+from providers.spending import Cap, DayCap
 
 __all__ = [
     "NO_TEXT",
@@ -63,7 +66,9 @@ __all__ = [
     "BatchesPendingError",
     "BudgetReachedError",
     "Cap",
+    "CircuitOpenError",
     "Completion",
+    "DayCap",
     "EmptyTextError",
     "Encoder",
     "EncoderConfig",
@@ -73,6 +78,7 @@ __all__ = [
     "EngineStoppedError",
     "FieldText",
     "Journal",
+    "Limits",
     "LocalConfig",
     "Message",
     "MissingCapError",
@@ -92,6 +98,7 @@ __all__ = [
     "RequestFileConfig",
     "ResultsGoneError",
     "SentenceEncoderConfig",
+    "StoppedEarlyError",
     "UnansweredRequestsError",
     "UnknownNameError",
     "UnknownPriceError",

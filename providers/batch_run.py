@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from providers.batch_book import BatchJournal, BatchRow
+from providers.batch_book import BatchJournal, BatchRow, Intent
 from providers.batch_server import BatchAtServer, BatchServer, MissingAtServerError, UncertainError
 from providers.chat_body import request_line
 from providers.completion import Completion, OnProgress, Outcome, Progress, Request
@@ -24,7 +24,7 @@ from providers.errors import (
 )
 from providers.harvest import Harvest
 from providers.openai_chat import counted
-from providers.spending import Booking, Budget, worst_case
+from providers.spending import Budget, Ticket, worst_case
 
 if TYPE_CHECKING:
     from providers.openai_batch import OpenAIBatchConfig
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _CREATIONS = 5
 _REFUSALS = 20
 _LONGEST_BACKOFF_S = 600.0
-_SETTLED_AT_ONCE = 64
+_SETTLED_AT_ONCE = 256
 
 
 @dataclass
@@ -74,7 +74,7 @@ class BatchRun:
         self._again: deque[Request] = deque()
         self._packing: list[tuple[Request, bytes]] = []
         self._packed_bytes = 0
-        self._bookings: dict[str, Booking] = {}
+        self._tickets: dict[str, Ticket] = {}
         self._tries: Counter[str] = Counter()
         self._failed: dict[str, Completion] = {}
         self._fresh: dict[str, Outcome] = {}  # collected in this run before anybody asked
@@ -97,6 +97,7 @@ class BatchRun:
 
     def recover(self) -> Iterator[Completion]:
         """Finds every batch of earlier runs again, creates what provably was not, collects what has ended."""
+        self._budget.open_day(self._journal.committed)
         for row in self._book.open_at(self._config.base_url):
             batch_id = row.batch_id or self._adopted(row)
             if batch_id is not None:
@@ -188,12 +189,12 @@ class BatchRun:
     def _pack(self, request: Request) -> None:
         booking = worst_case(request, self._config.max_tokens, self._price)
         try:
-            self._budget.book(booking)
+            ticket = self._budget.book(booking)
         except BudgetReachedError as error:
             self._failure = self._failure or error
             del self._waiting[request.key]
             return
-        self._bookings[request.key] = booking
+        self._tickets[request.key] = ticket
         line = request_line(request, self._config.token_limit_field)
         if self._packing and self._packed_bytes + len(line) > self._config.shard_bytes:
             self._submit()
@@ -215,11 +216,15 @@ class BatchRun:
         if file_id is None or not self._server.has_file(file_id):
             file_id = self._server.upload(row.shard_hash, io.BytesIO(content))
             self._book.uploaded(row.shard_hash, file_id)
-        self._book.announce(row.shard_hash, requests)
+        self._book.announce(row.shard_hash, [self._intent(request) for request in requests])
         self._tries.update(request.key for request in requests)
         batch_id = self._created(row.shard_hash, file_id, time.time(), in_doubt=False)
         self._open[row.shard_hash] = _OpenBatch(row.shard_hash, batch_id, time.time())
         self._say(f"batch {batch_id}: {len(requests):,} requests submitted")
+
+    def _intent(self, request: Request) -> Intent:
+        booking = self._tickets[request.key].booking
+        return request, booking.tokens, 0.0 if booking.usd is None and not self._config.paid else booking.usd
 
     def _adopted(self, row: BatchRow) -> str | None:
         """The id of a batch whose creation was not recorded; None when there is nothing left to create it from."""
@@ -338,17 +343,16 @@ class BatchRun:
         self.n_ended += 1
 
     def _settle_all(self, outcomes: list[tuple[str, int, Outcome]]) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
-        if not outcomes:
-            return
-        # what is settled by many at once shares the journal's commits
-        with ThreadPoolExecutor(min(_SETTLED_AT_ONCE, len(outcomes))) as settling:
-            list(settling.map(lambda row: self._journal.settle(*row), outcomes))
+        for start in range(0, len(outcomes), _SETTLED_AT_ONCE):
+            some = outcomes[start : start + _SETTLED_AT_ONCE]
+            for refusal in self._journal.submit(settlements=some).result().refusals:
+                if refusal is not None:
+                    raise refusal
 
     def _completions(self, key: str, outcome: Outcome) -> Iterator[Completion]:
         """Those of every request of this key; the first carries the cost."""
-        self._correct(key, (outcome.tokens_in or 0) + (outcome.tokens_out or 0), outcome.usd)
+        if outcome.tokens_in is not None and outcome.tokens_out is not None:  # else it may have cost the worst
+            self._correct(key, outcome.tokens_in + outcome.tokens_out, outcome.usd)
         requests = self._waiting.pop(key, None)
         if outcome.body is not None:
             if requests is None:
@@ -367,9 +371,9 @@ class BatchRun:
             yield self._told(completion)
 
     def _correct(self, key: str, tokens: int, usd: float | None) -> None:
-        booking = self._bookings.pop(key, None)
-        if booking is not None:
-            self._budget.correct(booking, tokens, usd)
+        ticket = self._tickets.pop(key, None)
+        if ticket is not None:
+            self._budget.correct(ticket, tokens, usd)
 
     def _told(self, completion: Completion) -> Completion:
         self._progress = counted(self._progress, completion)
@@ -391,4 +395,4 @@ def _unpaid(completion: Completion) -> Completion:
 
 
 def _free(error: str, latency_ms: int = 0) -> Outcome:
-    return Outcome("retryable", latency_ms, error=error, usd=0.0)
+    return Outcome("retryable", latency_ms, error=error, tokens_in=0, tokens_out=0, usd=0.0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import httpx2
-from openai import DefaultAsyncHttpxClient
+
+_CONNECT_S = 10.0
 
 
 class ReplyTooLargeError(httpx2.TransportError):
@@ -58,12 +59,15 @@ class CappedTransport(httpx2.AsyncBaseTransport):
 
 
 def capped_client(*, max_bytes: int, connections: int, timeout_s: float) -> httpx2.AsyncClient:
-    """A client of our own limits: no redirects, no proxies from the environment, no compression, a byte cap."""
+    """A client of our own limits: no redirects, no proxies from the environment, no compression, a byte cap.
+
+    A connection that is not there within 10 s fails as such: nothing was sent over it, so nothing was paid.
+    """
     limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return DefaultAsyncHttpxClient(
+    return httpx2.AsyncClient(
         transport=CappedTransport(httpx2.AsyncHTTPTransport(limits=limits), max_bytes),
         headers={"Accept-Encoding": "identity"},
         follow_redirects=False,
         trust_env=False,
-        timeout=timeout_s,
+        timeout=httpx2.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s)),
     )

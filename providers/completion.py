@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,6 +83,7 @@ class Completion:
         cached: true when no call was made for this request (the journal knew, or an equal request was asked).
         verbatim: true when `text` is the profile itself; false when it is a model's reply, still to be parsed.
         detail: one line about the failure, never a secret.
+        calls: how many times the server was asked for this completion in this run, where `cached` is false.
     """
 
     request: Request
@@ -94,6 +95,7 @@ class Completion:
     usd: float | None = None
     detail: str | None = None
     verbatim: bool = False
+    calls: int = 1
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ class Outcome:
         state: "sent" means that the reply never came whole: the call may have been paid.
         error: code, colon, one line of detail; None when the reply is a usable one.
         body: the raw reply when it is a chat reply at all, refusals included; its key is never asked again.
+        rejected: the raw body of a success that was no chat reply, for whoever looks into it.
         usage: canonical JSON of the server's own count.
     """
 
@@ -143,8 +146,47 @@ class Outcome:
     usd: float | None = None
     model: str | None = None
     body: bytes | None = None
+    rejected: bytes | None = None
     finish_reason: str | None = None
     usage: str | None = None
+
+
+class Standing(Protocol):
+    """Where a key stands: its reply, if there is one, and how often it was announced in all runs."""
+
+    @property
+    def answer(self) -> Answer | None: ...
+    @property
+    def attempts(self) -> int: ...
+
+
+class Receipt(Protocol):
+    """What became of a batch, each list in the order of its entries; a refused entry gives its error."""
+
+    @property
+    def standings(self) -> Sequence[Standing | Exception]: ...
+    @property
+    def numbers(self) -> Sequence[int | Exception]: ...
+    @property
+    def refusals(self) -> Sequence[Exception | None]: ...
+
+
+class Promise(Protocol):
+    """A receipt to come, as concurrent.futures.Future has it."""
+
+    def result(self) -> Receipt: ...
+    def add_done_callback(self, fn: Callable[[Any], object], /) -> None: ...
+
+
+class Committed(Protocol):
+    """What attempts took or may still take: each at its real cost, or at its worst case while that is unknown."""
+
+    @property
+    def calls(self) -> int: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def usd(self) -> float: ...
 
 
 class Journal(Protocol):
@@ -154,12 +196,26 @@ class Journal(Protocol):
         """The stored reply of this key, or None."""
         ...
 
-    def intend(self, request: Request, /) -> int:
-        """The number of the attempt now recorded as sent; durable when this returns."""
+    def intend(self, request: Request, worst_tokens: int | None = None, worst_usd: float | None = None, /) -> int:
+        """The number of the attempt now recorded as sent, with its worst case; durable when this returns."""
         ...
 
     def settle(self, key: str, n: int, outcome: Outcome, /) -> None:
         """Records how attempt n ended, reply included, in one step; durable when this returns."""
+        ...
+
+    def submit(
+        self,
+        *,
+        keys: Sequence[str] = (),
+        intents: Sequence[tuple[Request, int | None, float | None]] = (),
+        settlements: Sequence[tuple[str, int, Outcome]] = (),
+    ) -> Promise:
+        """The three above for many entries in one step, without waiting; durable when the promise is kept."""
+        ...
+
+    def committed(self, since_us: int = 0, /) -> Committed:
+        """What the attempts announced since then (microseconds since 1970, UTC) took or may still have taken."""
         ...
 
 

@@ -108,27 +108,36 @@ class UnusableKeyError(ProviderError, ValueError):
         )
 
 
-class BudgetReachedError(ProviderError, RuntimeError):
-    """The cap was reached: what was answered is kept, the rest was not asked."""
+class StoppedEarlyError(ProviderError, RuntimeError):
+    """What ends a pass before its last request; every reply received is kept and nothing answered is asked twice."""
 
     exit_code = 4
+
+
+class BudgetReachedError(StoppedEarlyError):
+    """The cap was reached: what was answered is kept, the rest was not asked.
+
+    Args:
+        limit: "usd", "tokens" or "calls", with "day." before it where the cap is one of the day.
+    """
 
     def __init__(self, limit: str, cap: float, committed: float, asked: int) -> None:
         super().__init__(limit, cap, committed, asked)
         self.limit, self.cap, self.committed, self.asked = limit, cap, committed, asked
 
     def __str__(self) -> str:
+        scope, _, unit = self.limit.rpartition(".")
+        today = " today" if scope else ""
+        wait = ", or wait for the next day of UTC," if scope else ""
         return (
-            f"the cap of {self.cap:g} {self.limit} would be passed by the next call (committed so far:"
-            f" {self.committed:g} {self.limit}, {self.asked} calls). Every reply received is kept; raise"
-            f" profiles.engine.cap.{self.limit} and run again: only what is missing will be asked"
+            f"the cap of {self.cap:g} {unit}{' a day' if scope else ''} would be passed by the next call (committed so"
+            f" far{today}: {self.committed:g} {unit}; {self.asked} calls in this run). Every reply received is kept;"
+            f" raise profiles.engine.cap.{self.limit}{wait} and run again: only what is missing will be asked"
         )
 
 
-class EngineStoppedError(ProviderError, RuntimeError):
+class EngineStoppedError(StoppedEarlyError):
     """The server refuses every further call: key, quota, model or address."""
-
-    exit_code = 4
 
     def __init__(self, model: str, status: int, detail: str, asked: int) -> None:
         super().__init__(model, status, detail, asked)
@@ -142,10 +151,23 @@ class EngineStoppedError(ProviderError, RuntimeError):
         )
 
 
-class BatchRefusedError(ProviderError, RuntimeError):
-    """The server took the file and refused it as a batch; nothing of it was answered or charged."""
+class CircuitOpenError(StoppedEarlyError):
+    """Row after row was given up, so the next ones would be as well."""
 
-    exit_code = 4
+    def __init__(self, model: str, n_rows: int, detail: str, asked: int) -> None:
+        super().__init__(model, n_rows, detail, asked)
+        self.model, self.n_rows, self.detail, self.asked = model, n_rows, detail, asked
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_rows} requests in a row to `{self.model}` were given up after {self.asked} calls, the last for"
+            f" {self.detail}. Check that the server is up and takes such requests (profiles.engine), then run again:"
+            " nothing answered is asked twice"
+        )
+
+
+class BatchRefusedError(StoppedEarlyError):
+    """The server took the file and refused it as a batch; nothing of it was answered or charged."""
 
     def __init__(self, batch_id: str, n_requests: int, errors: tuple[tuple[str, str], ...]) -> None:
         super().__init__(batch_id, n_requests, errors)
@@ -159,10 +181,8 @@ class BatchRefusedError(ProviderError, RuntimeError):
         )
 
 
-class BatchCancelledError(ProviderError, RuntimeError):
+class BatchCancelledError(StoppedEarlyError):
     """Somebody cancelled a batch while it was waited for; what it had answered is kept."""
-
-    exit_code = 4
 
     def __init__(self, batch_id: str, unanswered: int) -> None:
         super().__init__(batch_id, unanswered)
@@ -175,10 +195,8 @@ class BatchCancelledError(ProviderError, RuntimeError):
         )
 
 
-class BatchesPendingError(ProviderError, RuntimeError):
+class BatchesPendingError(StoppedEarlyError):
     """The time this run may wait is over; the batches go on without it."""
-
-    exit_code = 4
 
     def __init__(self, batches: int, requests: int, waited_s: float) -> None:
         super().__init__(batches, requests, waited_s)
@@ -192,10 +210,8 @@ class BatchesPendingError(ProviderError, RuntimeError):
         )
 
 
-class ResultsGoneError(ProviderError, LookupError):
+class ResultsGoneError(StoppedEarlyError, LookupError):
     """Batches that were paid for and whose results the server no longer has."""
-
-    exit_code = 4
 
     def __init__(self, rows: int, batches: tuple[str, ...]) -> None:
         super().__init__(rows, batches)
@@ -208,10 +224,8 @@ class ResultsGoneError(ProviderError, LookupError):
         )
 
 
-class UnansweredRequestsError(ProviderError, RuntimeError):
+class UnansweredRequestsError(StoppedEarlyError):
     """The request file is written and waits for somebody to answer it."""
-
-    exit_code = 4
 
     def __init__(self, model: str, requests: int, requests_path: Path, results_path: Path, failed: int) -> None:
         super().__init__(model, requests, requests_path, results_path, failed)

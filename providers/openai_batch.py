@@ -72,7 +72,7 @@ class OpenAIBatchConfig(HostedModel):
         key = key or self.key_of_environment()
         from providers.batch_server import BatchServer
 
-        for name in LOUD_LOGGERS:
+        for name in ("openai", *LOUD_LOGGERS):
             logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger(name).level))
         server = BatchServer(
             base_url=self.base_url,

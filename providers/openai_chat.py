@@ -1,4 +1,4 @@
-"""Completions from any server of the OpenAI protocol: one attempt a request, written down before and after."""
+"""Completions from any server of the OpenAI protocol, every attempt written down before and after."""
 
 from __future__ import annotations
 
@@ -7,29 +7,45 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, SecretStr
 
 from providers.chat_model import HostedModel
 from providers.completion import Completion, Journal, OnProgress, Progress, Request
+from providers.pacing import Limits
 from providers.prices import Price
 from providers.spending import Budget
 
-LOUD_LOGGERS = ("openai", "httpx2", "httpcore2")
+if TYPE_CHECKING:
+    from providers.executor import Executor
+
+LOUD_LOGGERS = ("httpx2", "httpcore2")
 
 
 class OpenAIConfig(HostedModel):
     """Settings of a server of the OpenAI protocol that is asked one request a call.
 
     Args:
-        deadline_s: the longest one call may take in all.
+        concurrency: calls in flight at most; fewer while the server says that it has too many.
+        deadline_s: for one call from the first byte sent to the last received.
+        max_attempts: how often a request is sent in one run when faults of the network or the server eat the reply.
+        max_attempts_ever: the same in all runs together, counted from the ledger, so that no unlucky request is sent
+            again by every run for ever; it then ends as `exhausted`, with a detail that names this setting.
+        backoff_s: the longest first pause before a request is sent again; it doubles each time, to 30 s.
+        drain_s: how long calls in flight are waited for when a run is stopped from outside; what comes in this time is
+            kept. A run that stops by itself, at a cap or a quota, waits for them as long as `deadline_s` allows.
         max_bytes: the longest body that is read.
     """
 
     name: Literal["openai"] = "openai"
-    concurrency: int = Field(default=8, gt=0, le=1024)
+    concurrency: int = Field(default=16, gt=0, le=1024)
     deadline_s: float = Field(default=120, gt=0)
+    max_attempts: int = Field(default=5, gt=0, le=100)
+    max_attempts_ever: int = Field(default=10, gt=0)
+    backoff_s: float = Field(default=0.5, ge=0, le=30)
+    drain_s: float = Field(default=10, ge=0)
+    limits: Limits = Limits()
     max_bytes: int = Field(default=4 * 1024 * 1024, gt=0)
 
     def open(self) -> OpenAIEngine:
@@ -39,7 +55,7 @@ class OpenAIConfig(HostedModel):
             MissingCapError, UnknownPriceError, MissingKeyError, UnusableKeyError: see `checked_key`.
         """
         key = self.checked_key()
-        import openai  # noqa: F401  (a second of import, here so that nothing waits for it in mid-run)
+        import httpx2  # noqa: F401  (half a second of import, here so that nothing waits for it in mid-run)
 
         for name in LOUD_LOGGERS:  # below WARNING these print requests and headers
             logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger(name).level))
@@ -54,6 +70,7 @@ class OpenAIEngine:
         self._key = key
         self._price = price
         self._budget = Budget(config.cap)
+        self._running: list[tuple[Executor, threading.Thread]] = []
 
     @property
     def source(self) -> str:
@@ -72,7 +89,8 @@ class OpenAIEngine:
         the calls in flight, so that no paid reply is dropped.
 
         Raises:
-            BudgetReachedError, EngineStoppedError: at the end, after every reply received was handed on.
+            BudgetReachedError, EngineStoppedError, CircuitOpenError: at the end, after every reply received was
+                handed on.
         """
         if journal is None:
             raise TypeError("this engine spends money or time: hand it a journal such as warehouse.Ledger")
@@ -81,30 +99,39 @@ class OpenAIEngine:
     def _stream(
         self, requests: Iterable[Request], journal: Journal, on_progress: OnProgress | None
     ) -> Iterator[Completion]:
-        from providers.conversation import Conversation
+        from providers.executor import Executor
 
-        inbox: queue.SimpleQueue[Completion | None] = queue.SimpleQueue()
-        conversation = Conversation(self._config, self._key, self._price, self._budget, journal, inbox)
-        thread = threading.Thread(target=conversation.run, args=(requests,), name="openai-engine", daemon=True)
+        inbox: queue.SimpleQueue[Completion | str | None] = queue.SimpleQueue()
+        executor = Executor(self._config, self._key, self._price, self._budget, journal, inbox)
+        thread = threading.Thread(target=executor.run, args=(requests,), name="openai-engine", daemon=True)
+        self._running.append((executor, thread))
         thread.start()
         progress = Progress(usd=None if self._price is None else 0.0)
         try:
             while (completion := inbox.get()) is not None:
+                if isinstance(completion, str):
+                    if on_progress is not None:
+                        on_progress(replace(progress, note=completion))
+                    continue
                 progress = counted(progress, completion)
                 if on_progress is not None:
                     on_progress(progress)
                 yield completion
         finally:
-            conversation.stop()
+            executor.stop()
             thread.join()
-        if conversation.failure is not None:
-            raise conversation.failure
+            self._running.remove((executor, thread))
+        if executor.failure is not None:
+            raise executor.failure
 
     def __enter__(self) -> OpenAIEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        return None
+        """Drains what still runs: an error elsewhere may leave an iterator behind that nobody closed."""
+        for executor, thread in list(self._running):
+            executor.stop()
+            thread.join()
 
 
 def counted(progress: Progress, completion: Completion) -> Progress:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Literal
@@ -22,7 +21,7 @@ from providers.prices import Price, PriceOverride, price_of
 from providers.result_lines import BAD_LINE, outcome_of, read_result
 
 _MAX_LINE_BYTES = 4 * 1024 * 1024
-_SETTLED_AT_ONCE = 64
+_SETTLED_AT_ONCE = 256
 
 
 class RequestFileConfig(ChatModel):
@@ -227,12 +226,12 @@ class _Reading:
         if not group:
             return
         results = {key: outcome_of(read_result(self._line(places[key])), 0, self._price)[0] for key in group}
-
-        def settle(key: str) -> None:
-            self._journal.settle(key, self._journal.intend(group[key][0]), results[key])
-
-        with ThreadPoolExecutor(min(_SETTLED_AT_ONCE, len(group))) as settling:  # they share the journal's commits
-            list(settling.map(settle, group))
+        keys = list(group)
+        numbers = self._journal.submit(intents=[(group[key][0], None, None) for key in keys]).result().numbers
+        settlements = [(key, _or_raise(n), results[key]) for key, n in zip(keys, numbers, strict=True)]
+        for refusal in self._journal.submit(settlements=settlements).result().refusals:
+            if refusal is not None:
+                raise refusal
         self._used.update(group)
         for key, requests in group.items():
             first = _outcome_completion(requests[0], results[key])
@@ -266,6 +265,12 @@ def _indexed(files: Sequence[IO[bytes]]) -> _Found:
     for key in found.replies:
         found.faults.pop(key, None)
     return found
+
+
+def _or_raise(number: int | Exception) -> int:
+    if isinstance(number, Exception):
+        raise number
+    return number
 
 
 def _completion(request: Request, body: bytes) -> Completion:

@@ -85,8 +85,8 @@ def outcome_of(result: ResultLine, latency_ms: int, price: Price | None) -> tupl
         # a line that says why there is no reply is not charged; one that cannot be read may be
         free = not (result.error or "").startswith((BAD_LINE, NO_LINE))
         state = "retryable" if passing else "terminal"
-        usd = 0.0 if free and price is not None else None
-        return Outcome(state, latency_ms, result.status, result.error, usd=usd), None
+        nothing: dict[str, Any] = {"tokens_in": 0, "tokens_out": 0, "usd": 0.0} if free else {}
+        return Outcome(state, latency_ms, result.status, result.error, **nothing), None
     envelope = read_envelope(result.body)
     counted = envelope.tokens_in is not None and envelope.tokens_out is not None
     usd = price.cost(envelope.tokens_in or 0, envelope.tokens_out or 0) if price is not None and counted else None
@@ -101,6 +101,7 @@ def outcome_of(result: ResultLine, latency_ms: int, price: Price | None) -> tupl
         usd=usd,
         model=envelope.model,
         body=result.body if envelope.is_reply else None,
+        rejected=None if envelope.is_reply else result.body,
         finish_reason=envelope.finish_reason,
         usage=None if envelope.usage is None else json.dumps(envelope.usage, sort_keys=True),
     )

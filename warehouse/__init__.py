@@ -43,7 +43,8 @@ if TYPE_CHECKING:
         WarehouseRootError,
     )
     from warehouse.fragments import Fragment, write_parquet
-    from warehouse.ledger import Answer, Ledger, Spent
+    from warehouse.ledger import Committed, Ledger, Spent, UncertainCost
+    from warehouse.ledger_entries import Answer, Receipt, Standing
     from warehouse.matrices import MatrixPaths
     from warehouse.root import GcSummary, VerifySummary, Warehouse
     from warehouse.snapshot import Snapshot
@@ -98,6 +99,7 @@ __all__ = [
     "Batches",
     "Catalogue",
     "ColumnMapError",
+    "Committed",
     "CorruptFileError",
     "DiskFullError",
     "Door",
@@ -118,13 +120,16 @@ __all__ = [
     "MissingColumnError",
     "MissingFileError",
     "NotUtf8Error",
+    "Receipt",
     "SchemaMismatchError",
     "Snapshot",
     "SnapshotBuilder",
     "SourceError",
     "Spent",
     "SqlError",
+    "Standing",
     "Table",
+    "UncertainCost",
     "UnknownAttemptError",
     "UnknownColumnError",
     "UnknownSnapshotError",
@@ -158,7 +163,8 @@ _HOMES = {
     "door": ("Door", "check_door"),
     "entities": ("pack_entities", "unpack_attributes"),
     "fragments": ("Fragment", "write_parquet"),
-    "ledger": ("Answer", "Ledger", "Spent"),
+    "ledger": ("Committed", "Ledger", "Spent", "UncertainCost"),
+    "ledger_entries": ("Answer", "Receipt", "Standing"),
     "matrices": ("MatrixPaths",),
     "root": ("GcSummary", "VerifySummary", "Warehouse"),
     "snapshot": ("Snapshot",),

@@ -5,9 +5,9 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from warehouse.errors import AlreadyAnsweredError
+from warehouse.ledger_entries import Intent, announce
 
 if TYPE_CHECKING:
     from warehouse.ledger_file import LedgerFile
@@ -36,20 +36,7 @@ _MEMBERS = """
 SELECT member.key, CASE WHEN attempt.latency_ms IS NULL THEN member.n END
 FROM batch_request AS member JOIN attempt USING (key, n) WHERE member.shard_hash = ?
 """
-_INTEND = "INSERT INTO attempt (key, n, state, started_at, model, kind, entity_id) VALUES (?, ?, 'sent', ?, ?, ?, ?)"
-
-
-class Announced(Protocol):
-    """What the ledger reads of a request."""
-
-    @property
-    def key(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def entity_id(self) -> str: ...
+_AT_ONCE = 500  # entries of one statement
 
 
 @dataclass(frozen=True)
@@ -110,24 +97,22 @@ class Batches:
         """The file lies at the server; nothing is paid for it."""
         self._update(shard_hash, state="uploaded", file_id=file_id)
 
-    def announce(self, shard_hash: str, requests: Sequence[Announced]) -> None:
+    def announce(self, shard_hash: str, intents: Sequence[Intent]) -> None:
         """An attempt of every request, and the batch as `creating`, in one transaction: now it may be created.
 
         Raises:
             AlreadyAnsweredError: one of them was answered before; none is announced.
         """
-        now_us = _now_us()
 
         def write(db: sqlite3.Connection) -> None:
-            for request in requests:
-                if db.execute("SELECT 1 FROM response WHERE key = ?", (request.key,)).fetchone():
-                    raise AlreadyAnsweredError(request.key)
-                (last,) = db.execute("SELECT max(n) FROM attempt WHERE key = ?", (request.key,)).fetchone()
-                n = (last or 0) + 1
-                db.execute(_INTEND, (request.key, n, now_us, request.model, request.kind, request.entity_id))
-                db.execute("INSERT INTO batch_request VALUES (?, ?, ?)", (shard_hash, request.key, n))
+            for start in range(0, len(intents), _AT_ONCE):
+                some = intents[start : start + _AT_ONCE]
+                for (request, _, _), n in zip(some, announce(db, some), strict=True):
+                    if isinstance(n, Exception):
+                        raise n
+                    db.execute("INSERT INTO batch_request VALUES (?, ?, ?)", (shard_hash, request.key, n))
             db.execute(
-                "UPDATE batch SET state = 'creating', announced_at = ? WHERE shard_hash = ?", (now_us, shard_hash)
+                "UPDATE batch SET state = 'creating', announced_at = ? WHERE shard_hash = ?", (_now_us(), shard_hash)
             )
 
         self._file.ask(write)

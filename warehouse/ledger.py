@@ -1,36 +1,35 @@
 """The ledger: every paid request, announced before it is sent and kept for ever once it is answered."""
 
-import hashlib
-import json
-import sqlite3
-from collections.abc import Mapping
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from warehouse.batches import Batches
-from warehouse.errors import AlreadyAnsweredError, CorruptFileError, UnknownAttemptError
+from warehouse.ledger_entries import (
+    Announced,
+    Answer,
+    Intent,
+    Receipt,
+    Settled,
+    Settlement,
+    announce,
+    record,
+    standings,
+    written_bytes,
+)
 from warehouse.ledger_file import RESTORE, LedgerFile, backup_into
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ANSWER = "SELECT body, sha256, model, finish_reason, usage FROM response WHERE key = ?"
-_INTEND = "INSERT INTO attempt (key, n, state, started_at, model, kind, entity_id) VALUES (?, ?, 'sent', ?, ?, ?, ?)"
-_SETTLE = """
-UPDATE attempt SET state = ?, latency_ms = ?, status = ?, error = ?, tokens_in = ?, tokens_out = ?, usd = ?,
-  model = coalesce(?, model)
-WHERE key = ? AND n = ?
-"""
-# the first reply stands: a second one to the same key is counted in its attempt and not kept
-_RESPOND = """
-INSERT INTO response (key, body, sha256, model, finish_reason, usage) VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT (key) DO NOTHING
-"""
+T = TypeVar("T")
+
 _CALLS = """
-SELECT key, n, state, status, model, tokens_in, tokens_out, usd, started_at, latency_ms, kind, entity_id, error
+SELECT key, n, state, status, model, tokens_in, tokens_out, usd, started_at, latency_ms, kind, entity_id, error,
+  worst_tokens, worst_usd
 FROM attempt ORDER BY rowid
 """
 _SPENT = """
@@ -38,58 +37,20 @@ SELECT count(*), coalesce(sum(tokens_in), 0), coalesce(sum(tokens_out), 0), coal
   count(*) FILTER (WHERE usd IS NULL)
 FROM attempt
 """
-
-
-class Announced(Protocol):
-    """What the ledger reads of a request."""
-
-    @property
-    def key(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def entity_id(self) -> str: ...
-
-
-class Settled(Protocol):
-    """What the ledger reads of an attempt's outcome; a response row is kept when `body` is there."""
-
-    @property
-    def state(self) -> str: ...
-    @property
-    def status(self) -> int | None: ...
-    @property
-    def error(self) -> str | None: ...
-    @property
-    def latency_ms(self) -> float | None: ...
-    @property
-    def tokens_in(self) -> int | None: ...
-    @property
-    def tokens_out(self) -> int | None: ...
-    @property
-    def usd(self) -> float | None: ...
-    @property
-    def model(self) -> str | None: ...
-    @property
-    def body(self) -> bytes | None: ...
-    @property
-    def finish_reason(self) -> str | None: ...
-    @property
-    def usage(self) -> "Mapping[str, object] | str | None": ...
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A stored reply: the raw body as it came, proved against its hash."""
-
-    key: str
-    body: bytes
-    sha256: str
-    model: str | None
-    finish_reason: str | None
-    usage: str | None
+# An answer that is an error costs nothing; silence, and a reply that does not say what it took, may cost the worst.
+_COMMITTED = """
+SELECT count(*),
+  coalesce(sum(CASE WHEN tokens_in IS NOT NULL AND tokens_out IS NOT NULL THEN tokens_in + tokens_out
+    WHEN status NOT BETWEEN 200 AND 299 THEN 0 ELSE worst_tokens END), 0),
+  coalesce(sum(CASE WHEN usd IS NOT NULL THEN usd
+    WHEN status NOT BETWEEN 200 AND 299 THEN 0.0 ELSE worst_usd END), 0.0)
+FROM attempt WHERE started_at >= ?
+"""
+_UNCERTAIN_COST = """
+SELECT count(*), coalesce(sum(worst_tokens), 0), coalesce(sum(worst_usd), 0.0),
+  count(*) FILTER (WHERE worst_usd IS NULL)
+FROM attempt WHERE state = 'sent'
+"""
 
 
 @dataclass(frozen=True)
@@ -103,11 +64,30 @@ class Spent:
     unpriced: int
 
 
+@dataclass(frozen=True)
+class Committed:
+    """What attempts have taken or may still take: each at its real cost, or at its worst case while that is unknown."""
+
+    calls: int
+    tokens: int
+    usd: float
+
+
+@dataclass(frozen=True)
+class UncertainCost:
+    """The most that attempts without a certain outcome can have cost; `unpriced` counts those of unknown price."""
+
+    attempts: int
+    tokens: int
+    usd: float
+    unpriced: int
+
+
 class Ledger:
     """Requests, attempts and raw replies in one SQLite file, written by one thread on one connection.
 
-    `answered`, `intend` and `settle` may be called from any number of threads; each returns when what it says is on
-    disk. Calls that arrive while a commit is under way share the next one.
+    Every method may be called from any number of threads; each returns when what it says is on disk. What arrives
+    while a commit is under way shares the next one.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -133,33 +113,21 @@ class Ledger:
         Raises:
             CorruptFileError: the stored body is not what was received.
         """
-        row = self._file.ask(lambda db: db.execute(_ANSWER, (key,)).fetchone())
-        if row is None:
-            return None
-        body, sha256, model, finish_reason, usage = row
-        if hashlib.sha256(body).hexdigest() != sha256:
-            raise CorruptFileError(str(self.path), f"the reply to {key} does not match its sha256", RESTORE)
-        return Answer(key, body, sha256, model, finish_reason, usage)
+        (standing,) = self.submit(keys=[key]).result().standings
+        return _or_raise(standing).answer
 
-    def intend(self, request: Announced) -> int:
+    def intend(self, request: Announced, worst_tokens: int | None = None, worst_usd: float | None = None) -> int:
         """The number of the attempt that may now be sent, counted from 1; on disk before it is returned.
+
+        Args:
+            worst_tokens, worst_usd: what the attempt can cost at most; None where nobody knows.
 
         Raises:
             AlreadyAnsweredError: the request was answered before; sending it again would pay twice.
             DiskFullError: nothing was recorded, so nothing may be sent.
         """
-        key, model, kind, entity_id = request.key, request.model, request.kind, request.entity_id
-        started_us = int(datetime.now(UTC).timestamp() * 1_000_000)
-
-        def announce(db: sqlite3.Connection) -> int:
-            if db.execute("SELECT 1 FROM response WHERE key = ?", (key,)).fetchone():
-                raise AlreadyAnsweredError(key)
-            (last,) = db.execute("SELECT max(n) FROM attempt WHERE key = ?", (key,)).fetchone()
-            number = (last or 0) + 1
-            db.execute(_INTEND, (key, number, started_us, model, kind, entity_id))
-            return number
-
-        return self._file.ask(announce)
+        (number,) = self.submit(intents=[(request, worst_tokens, worst_usd)]).result().numbers
+        return _or_raise(number)
 
     def settle(self, key: str, number: int, outcome: Settled) -> None:
         """Attempt and reply are on disk, in one transaction, when this returns.
@@ -167,33 +135,27 @@ class Ledger:
         Raises:
             UnknownAttemptError: the attempt was never announced, or was settled before.
         """
-        usage = outcome.usage
-        usage_text = usage if usage is None or isinstance(usage, str) else json.dumps(dict(usage), sort_keys=True)
-        facts = (
-            outcome.state,
-            # a latency is what tells a settled attempt from an announced one
-            outcome.latency_ms if outcome.latency_ms is not None else 0.0,
-            outcome.status,
-            outcome.error,
-            outcome.tokens_in,
-            outcome.tokens_out,
-            outcome.usd,
-            outcome.model,
+        (refusal,) = self.submit(settlements=[(key, number, outcome)]).result().refusals
+        if refusal is not None:
+            raise refusal
+
+    def submit(
+        self, *, keys: Sequence[str] = (), intents: Sequence[Intent] = (), settlements: Sequence[Settlement] = ()
+    ) -> "Future[Receipt]":
+        """A whole batch in one commit, without waiting: the receipt comes when all of it is on disk.
+
+        An entry that is refused leaves its neighbours alone and gives its error in the receipt. Hundreds of entries
+        cost hardly more statements than one.
+        """
+        path = str(self.path)
+        return self._file.submit(
+            lambda db: Receipt(
+                refusals=record(db, settlements),
+                standings=standings(db, keys, path, RESTORE),
+                numbers=announce(db, intents),
+            ),
+            n_bytes=written_bytes(intents, settlements),
         )
-        body, finish_reason, model = outcome.body, outcome.finish_reason, outcome.model
-
-        def record(db: sqlite3.Connection) -> None:
-            row = db.execute("SELECT latency_ms FROM attempt WHERE key = ? AND n = ?", (key, number)).fetchone()
-            if row is None:
-                raise UnknownAttemptError(key, number, "it was never announced")
-            if row[0] is not None:
-                raise UnknownAttemptError(key, number, "it was settled before")
-            db.execute(_SETTLE, (*facts, key, number))
-            if body is not None:
-                sha256 = hashlib.sha256(body).hexdigest()
-                db.execute(_RESPOND, (key, body, sha256, model, finish_reason, usage_text))
-
-        self._file.ask(record)
 
     def calls(self) -> "pa.Table":
         """Every attempt as rows of `llm_calls`, oldest first, without bodies."""
@@ -210,9 +172,22 @@ class Ledger:
         """What all attempts together took."""
         return Spent(*self._file.ask(lambda db: db.execute(_SPENT).fetchone()))
 
+    def committed(self, since_us: int = 0) -> Committed:
+        """What the attempts announced since then (microseconds since 1970, UTC) took, or may still have taken."""
+        return Committed(*self._file.ask(lambda db: db.execute(_COMMITTED, (since_us,)).fetchone()))
+
     def uncertain(self) -> int:
         """How many attempts were sent and have no certain outcome: maybe paid."""
-        return self._file.ask(lambda db: db.execute("SELECT count(*) FROM attempt WHERE state = 'sent'").fetchone()[0])
+        return self.uncertain_cost().attempts
+
+    def uncertain_cost(self) -> UncertainCost:
+        """What the attempts without a certain outcome can have cost at most."""
+        return UncertainCost(*self._file.ask(lambda db: db.execute(_UNCERTAIN_COST).fetchone()))
+
+    def rejected(self, key: str) -> list[bytes]:
+        """The bodies that came for a key and were no reply, oldest first, each cut at 64 KiB."""
+        query = "SELECT body FROM rejected WHERE key = ? ORDER BY n"
+        return [body for (body,) in self._file.ask(lambda db: db.execute(query, (key,)).fetchall())]
 
     def mark(self) -> int:
         """The high-water mark: grows with every announced attempt."""
@@ -222,3 +197,9 @@ class Ledger:
         """A whole copy under `backups/` beside the ledger, on disk; the newest `keep` stay."""
         folder = self.path.parent / "backups"
         return self._file.ask(lambda db: backup_into(db, folder, keep), alone=True)
+
+
+def _or_raise(value: T | Exception) -> T:
+    if isinstance(value, Exception):
+        raise value
+    return value

@@ -22,20 +22,29 @@ from warehouse.errors import (
 )
 from warehouse.storage import fsync_directory, make_directory
 
-FORMAT = 1
+FORMAT = 3
 RESTORE = "copy the newest file of backups/ over it; what was answered since is asked again"
 _CALLS_PER_COMMIT = 64
 _BUSY_MS = 10_000
 _BACKUP = re.compile(r"ledger-(\d{6,})\.sqlite")
 
-_SCHEMA = """
+# What each format added, oldest first: a file of format n gets the steps from n on.
+_STEPS = (
+    """
 CREATE TABLE IF NOT EXISTS attempt (
   key TEXT NOT NULL, n INTEGER NOT NULL, state TEXT NOT NULL, started_at INTEGER NOT NULL, latency_ms REAL,
   status INTEGER, error TEXT, tokens_in INTEGER, tokens_out INTEGER, usd REAL,
   model TEXT, kind TEXT, entity_id TEXT, PRIMARY KEY (key, n));
 CREATE TABLE IF NOT EXISTS response (
   key TEXT PRIMARY KEY, body BLOB NOT NULL, sha256 TEXT NOT NULL, model TEXT, finish_reason TEXT, usage TEXT);
-"""
+""",
+    """
+ALTER TABLE attempt ADD COLUMN worst_tokens INTEGER;
+ALTER TABLE attempt ADD COLUMN worst_usd REAL;
+CREATE TABLE rejected (key TEXT NOT NULL, n INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (key, n));
+""",
+    BATCH_SCHEMA,
+)
 
 T = TypeVar("T")
 Question = Callable[[sqlite3.Connection], T]
@@ -46,6 +55,7 @@ class _Asked:
     question: Question[Any]
     answer: "Future[Any]"
     alone: bool
+    n_bytes: int
 
 
 class LedgerFile:
@@ -68,12 +78,16 @@ class LedgerFile:
 
     def ask(self, question: Question[T], *, alone: bool = False) -> T:
         """What the question gives, once everything it wrote is on disk; `alone` runs it outside a transaction."""
+        return self.submit(question, alone=alone).result()
+
+    def submit(self, question: Question[T], *, alone: bool = False, n_bytes: int = 0) -> "Future[T]":
+        """The same without waiting. `n_bytes` is about what it writes, said when the disk is too full for it."""
         answer: Future[T] = Future()
         with self._guard:
             if self._stopped is not None:
                 raise LedgerClosedError(str(self.path), str(self._stopped))
-            self._asked.put(_Asked(question, answer, alone))
-        return answer.result()
+            self._asked.put(_Asked(question, answer, alone, n_bytes))
+        return answer
 
     def close(self) -> None:
         """Everything asked before is answered; the file is closed."""
@@ -133,7 +147,8 @@ class LedgerFile:
 
     def _break(self, db: sqlite3.Connection, batch: list[_Asked], error: Exception) -> None:
         # after a failed write or fsync nobody knows what the kernel still holds: no second try, ever
-        named = error if isinstance(error, WarehouseError) else _named(self.path, error)
+        n_bytes = sum(asked.n_bytes for asked in batch)
+        named = error if isinstance(error, WarehouseError) else _named(self.path, error, n_bytes)
         with self._guard:
             self._stopped = named
             while not self._asked.empty():
@@ -164,7 +179,7 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     if is_new and read_only:
         # nothing was ever asked: an empty ledger that leaves no file
         db = sqlite3.connect(":memory:", isolation_level=None)
-        db.executescript(_SCHEMA + BATCH_SCHEMA)
+        db.executescript("".join(_STEPS))
         return db
     make_directory(path.parent)
     if is_new:
@@ -196,18 +211,16 @@ def _prepare(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
         if verdict != "ok":
             raise CorruptFileError(str(path), f"SQLite says: {verdict}", RESTORE)
     if version < FORMAT:
-        db.executescript(f"BEGIN; {_SCHEMA} {BATCH_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
-    elif not read_only:
-        db.executescript(f"BEGIN; {BATCH_SCHEMA} COMMIT;")  # a ledger begun before there were batches
+        db.executescript(f"BEGIN; {''.join(_STEPS[version:])} PRAGMA user_version = {FORMAT}; COMMIT;")
     if read_only:
         db.execute("PRAGMA query_only = ON")
 
 
-def _named(path: Path, error: Exception) -> Exception:
+def _named(path: Path, error: Exception, n_bytes: int = 0) -> Exception:
     code = getattr(error, "sqlite_errorcode", None)
     primary = code & 0xFF if isinstance(code, int) else None
     if primary == sqlite3.SQLITE_FULL:
-        return DiskFullError(str(path))
+        return DiskFullError(str(path), n_bytes or None)
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return CorruptFileError(str(path), f"SQLite says: {error}", RESTORE)
     if isinstance(error, sqlite3.Error):

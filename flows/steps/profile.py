@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flows.errors import QuarantineLimitError
+from flows.errors import QuarantineLimitError, StoppedProfilesError
 from flows.settings import ProfileSettings, digest
 from flows.steps.evidence import (
     POOLED,
@@ -173,6 +173,8 @@ def _answer(
     journal: Journal,
 ) -> list[str]:
     """Appends a row for every completion; returns the ids that have no text of their own."""
+    from providers import StoppedEarlyError
+
     silent: list[str] = []
     evidences: dict[str, Evidence] = {}
     label = f"profile {prompt.kind}s"
@@ -185,15 +187,19 @@ def _answer(
                 evidences[entity_id] = evidence
                 yield request
 
-    for done, completion in enumerate(engine.complete(requests(), journal, _heard(workspace)), start=1):
-        _count(workspace, completion, engine.paid)
-        evidence = evidences.pop(completion.request.entity_id)
-        if completion.error_code == "no_text":
-            silent.append(completion.request.entity_id)
-        else:
-            _keep(rows, completion, evidence, prompt, engine.source)
-            rows.without_reply += completion.text is None and journal.answered(completion.request.key) is None
-        workspace.progress.advance(label, done + len(silent), total, _spent(workspace))
+    done = 0
+    try:
+        for done, completion in enumerate(engine.complete(requests(), journal, _heard(workspace)), start=1):
+            _count(workspace, completion, engine.paid)
+            evidence = evidences.pop(completion.request.entity_id)
+            if completion.error_code == "no_text":
+                silent.append(completion.request.entity_id)
+            else:
+                _keep(rows, completion, evidence, prompt, engine.source)
+                rows.without_reply += completion.text is None and journal.answered(completion.request.key) is None
+            workspace.progress.advance(label, done + len(silent), total, _spent(workspace))
+    except StoppedEarlyError as error:
+        raise StoppedProfilesError(prompt.kind, done + len(silent), total, str(error)) from error
     workspace.progress.advance(label, total, total, _spent(workspace))
     if prompt.kind == "item":
         rows.no_text["item"] += len(silent)
@@ -271,7 +277,7 @@ def _count(workspace: Workspace, completion: Completion, paid: bool) -> None:
         return
     tally = workspace.tally
     tally.cached += completion.cached
-    tally.calls += not completion.cached
+    tally.calls += 0 if completion.cached else completion.calls
     tally.failed += completion.text is None
     if completion.cached:
         return

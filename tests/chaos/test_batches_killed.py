@@ -110,7 +110,7 @@ def test_a_ledger_from_before_there_were_batches_opens_and_takes_them(tmp_path):
     with Ledger(path):
         pass
     with sqlite3.connect(path) as db:
-        db.executescript("DROP TABLE batch; DROP TABLE batch_request; DROP TABLE batch_aside;")
+        db.executescript("DROP TABLE batch; DROP TABLE batch_request; DROP TABLE batch_aside; PRAGMA user_version = 2;")
     with Ledger(path, read_only=True) as ledger:
         assert ledger.batches.rows() == []
     with batch_server() as (url, _), Ledger(path) as ledger, batch_config(url).open() as engine:

@@ -327,7 +327,7 @@ def ask(key):
     with open(Path(sys.argv[1]) / "paid", "a") as paid:
         paid.write(f"{key}\\n")
     ledger.settle(key, n, SimpleNamespace(state="ok", status=200, error=None, latency_ms=1.0, tokens_in=1, tokens_out=1,
-        usd=0.01, model="m", body=key.encode() * 50, finish_reason="stop", usage=None))
+        usd=0.01, model="m", body=key.encode() * 50, rejected=None, finish_reason="stop", usage=None))
     say(f"{key}.")
 say("ready")
 with ThreadPoolExecutor(8) as pool:
@@ -378,6 +378,7 @@ def test_T_K7_flipped_bytes_of_a_ledger_never_give_a_wrong_reply(tmp_path):
                 "usd": 0.0,
                 "model": "m",
                 "body": key.encode() * 100,
+                "rejected": None,
                 "finish_reason": None,
                 "usage": None,
             }

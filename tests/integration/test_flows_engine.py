@@ -93,7 +93,7 @@ kind = "given"
 [profiles]
 domain = "games"
 max_quarantined_share = 0.2
-engine = {{ name = "openai", model = "tiny", base_url = "{server.base_url}" }}
+engine = {{ name = "openai", model = "tiny", base_url = "{server.base_url}", backoff_s = 0 }}
 [warehouse]
 root = "w"
 """

@@ -21,7 +21,8 @@ CANARY = "sk-canary-0123456789abcdef"
 
 
 def config_for(url: str, **settings: Any) -> OpenAIConfig:
-    config = parse_engine({"name": "openai", "model": "test-model", "base_url": url, "deadline_s": 5, **settings})
+    quick = {"deadline_s": 5, "backoff_s": 0}
+    config = parse_engine({"name": "openai", "model": "test-model", "base_url": url, **quick, **settings})
     assert isinstance(config, OpenAIConfig)
     return config
 
@@ -105,45 +106,56 @@ def test_equal_requests_of_one_run_are_asked_once_and_all_answered():
 def test_a_failed_key_is_not_asked_again_within_the_run_but_in_the_next():
     journal = MemoryJournal()
     with counting_server(lambda number, asked: failure(500)) as (url, server):
-        config = config_for(url, concurrency=1)
+        config = config_for(url, concurrency=1, max_attempts=2)
         question = questions(config, 1)[0]
         with config.open() as engine:
             completions = list(engine.complete([question] * 3, journal))
-        assert [done.error_code for done in completions] == ["http_500"] * 3
-        assert len(server.requests) == 1
+        assert [done.error_code for done in completions] == ["exhausted"] * 3
+        assert len(server.requests) == 2 and sum(done.calls for done in completions if not done.cached) == 2
         ask(config, 1, journal)
-        assert len(server.requests) == 2
-    assert journal.intents[question.key] == 2
+        assert len(server.requests) == 4
+    assert journal.intents[question.key] == 4
+
+
+PAGE = Reply(b"<html>hello</html>", headers={"Content-Type": "text/html"})
+BOMB = Reply(gzip.compress(b"0" * 9_000_000), headers={"Content-Encoding": "gzip"})
 
 
 @pytest.mark.parametrize(
-    ("reply", "error_code", "state", "kept"),
+    ("reply", "code_of_the_call", "state", "kept", "n_calls", "error_code"),
     [
-        (failure(400), "http_400", "terminal", False),
-        (failure(422), "http_422", "terminal", False),
-        (failure(429), "http_429", "retryable", False),
-        (failure(503), "http_503", "retryable", False),
-        (Reply(b"<html>hello</html>", headers={"Content-Type": "text/html"}), "bad_envelope", "retryable", False),
-        (Reply(b"{}"), "bad_envelope", "retryable", False),
-        (Reply(b'{"error": {"message": "x"}}'), "bad_envelope", "retryable", False),
-        (Reply(b'{"choices": [{"message'), "bad_envelope", "retryable", False),
-        (Reply(b"[" * 100_000), "bad_envelope", "retryable", False),
-        (Reply(b"\xff\xfe"), "bad_envelope", "retryable", False),
-        (chat(finish_reason="length"), "truncated", "terminal", True),
-        (chat(finish_reason="content_filter"), "content_filter", "terminal", True),
-        (chat(refusal="I would rather not"), "refused", "terminal", True),
-        (chat(" \n\t "), "empty_content", "terminal", True),
-        (Reply(b'{"choices": [', declared=4000), "connection", "retryable", False),
-        (Reply(gzip.compress(b"0" * 9_000_000), headers={"Content-Encoding": "gzip"}), "compressed_reply", "retryable",
-         False),
+        (failure(400), "http_400", "terminal", False, 1, "http_400"),
+        (failure(422), "http_422", "terminal", False, 1, "http_422"),
+        (failure(429), "http_429", "retryable", False, 5, "exhausted"),
+        (failure(503), "http_503", "retryable", False, 5, "exhausted"),
+        (PAGE, "bad_envelope", "retryable", False, 3, "bad_envelope"),
+        (Reply(b"{}"), "bad_envelope", "retryable", False, 3, "bad_envelope"),
+        (Reply(b'{"error": {"message": "x"}}'), "bad_envelope", "retryable", False, 3, "bad_envelope"),
+        (Reply(b'{"choices": [{"message'), "bad_envelope", "retryable", False, 3, "bad_envelope"),
+        (Reply(b"[" * 100_000), "bad_envelope", "retryable", False, 3, "bad_envelope"),
+        (Reply(b"\xff\xfe"), "bad_envelope", "retryable", False, 3, "bad_envelope"),
+        (Reply(b"", status=204), "bad_envelope", "retryable", False, 3, "bad_envelope"),
+        (chat(finish_reason="length"), "truncated", "terminal", True, 1, "truncated"),
+        (chat(finish_reason="content_filter"), "content_filter", "terminal", True, 1, "content_filter"),
+        (chat(refusal="I would rather not"), "refused", "terminal", True, 1, "refused"),
+        (chat(" \n\t "), "empty_content", "terminal", True, 1, "empty_content"),
+        (Reply(b'{"choices": [', declared=4000), "connection", "retryable", False, 5, "exhausted"),
+        (BOMB, "compressed_reply", "retryable", False, 3, "compressed_reply"),
     ],
-)  # fmt: skip
-def test_what_is_no_usable_reply_becomes_a_code_and_one_attempt(reply, error_code, state, kept):
-    completion, outcome, server = outcome_of_one(reply)
-    assert (completion.text, completion.error_code) == (None, error_code)
-    assert outcome.state == state and outcome.error.startswith(error_code)
-    assert (outcome.body is not None) == kept
-    assert len(server.requests) == 1
+)
+def test_what_is_no_usable_reply_is_asked_again_as_its_kind_allows_and_ends_as_a_code(
+    reply, code_of_the_call, state, kept, n_calls, error_code
+):
+    journal = MemoryJournal()
+    with counting_server(lambda number, asked: reply) as (url, server):
+        (completion,) = ask(config_for(url), journal=journal)
+    assert (completion.text, completion.error_code, completion.calls) == (None, error_code, n_calls)
+    assert error_code == code_of_the_call or code_of_the_call in (completion.detail or "")
+    assert len(server.requests) == len(journal.outcomes) == n_calls
+    for outcome in journal.outcomes.values():
+        assert outcome.state == state and outcome.error.startswith(code_of_the_call)
+        assert (outcome.body is not None) == kept
+        assert (outcome.rejected is not None) == (code_of_the_call == "bad_envelope")
 
 
 def test_a_paid_but_useless_reply_is_read_again_from_the_journal_and_not_asked_again():
@@ -158,9 +170,9 @@ def test_a_paid_but_useless_reply_is_read_again_from_the_journal_and_not_asked_a
 @pytest.mark.parametrize("slow", [chat(delay_s=2.5), chat(drip_s=0.02)], ids=["hang", "slow_loris"])
 def test_the_deadline_is_total_and_the_attempt_stays_maybe_paid(slow):
     started = time.monotonic()
-    completion, outcome, _ = outcome_of_one(slow, deadline_s=0.6)
+    completion, outcome, _ = outcome_of_one(slow, deadline_s=0.6, max_attempts=1)
     assert time.monotonic() - started < 2.4
-    assert completion.error_code == "deadline"
+    assert completion.error_code == "exhausted" and outcome.error.startswith("deadline")
     assert (outcome.state, outcome.status, outcome.body) == ("sent", None, None)
     assert outcome.latency_ms >= 590
 
@@ -169,16 +181,19 @@ def test_the_deadline_is_total_and_the_attempt_stays_maybe_paid(slow):
 def test_a_body_beyond_the_cap_is_cut_off_and_not_held(status):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     big = Reply(b"x" * 1_000_000, repeat=80, status=status)
-    completion, _, _ = outcome_of_one(big, max_bytes=200_000)
-    assert completion.error_code == "too_large"
+    completion, _, _ = outcome_of_one(big, max_bytes=200_000, max_attempts=1)
+    assert "too_large" in (completion.detail or "")
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 50_000_000
 
 
 def test_nobody_listening_is_a_connection_error_of_one_row():
     with counting_server() as (url, _):
         pass
-    (completion,) = ask(config_for(url))
-    assert completion.error_code == "connection"
+    journal = MemoryJournal()
+    (completion,) = ask(config_for(url, cap={"tokens": 150}, max_tokens=50), journal=journal)
+    assert completion.error_code == "exhausted" and "connection" in (completion.detail or "")
+    # what never left cannot have cost anything, so five attempts fit into the cap of one
+    assert [(outcome.tokens_in, outcome.usd) for outcome in journal.outcomes.values()] == [(0, 0.0)] * 5
 
 
 @pytest.mark.parametrize(
@@ -306,7 +321,7 @@ def test_an_error_of_the_callers_own_rows_reaches_the_caller():
 
 def test_a_journal_that_cannot_write_stops_the_run_before_the_call():
     class FullDisk(MemoryJournal):
-        def intend(self, request: Any) -> int:
+        def intend(self, request: Any, worst_tokens: int | None = None, worst_usd: float | None = None) -> int:
             raise OSError(28, "No space left on device")
 
     with counting_server() as (url, server):
@@ -328,3 +343,23 @@ def test_the_key_is_sent_and_appears_nowhere_else(monkeypatch, caplog, capfd):
     assert server.headers[0]["authorization"] == f"Bearer {CANARY}"
     assert CANARY not in shown + caplog.text + "".join(capfd.readouterr())
     assert "[key]" in (completions[0].detail or "")
+
+
+def test_a_server_that_knows_no_schemas_is_asked_for_json_objects_from_the_first_refusal_on_and_it_is_said():
+    def script(number: int, asked: Mapping[str, Any]) -> Reply:
+        known = asked["response_format"]["type"] == "json_object"
+        return chat() if known else failure(400, message="Invalid parameter: response_format json_schema is unknown")
+
+    notes: list[str] = []
+    journal = MemoryJournal()
+    with counting_server(script) as (url, server):
+        config = config_for(url, concurrency=1)
+        requests = questions(config, 5)
+        with config.open() as engine:
+            heard = engine.complete(requests, journal, lambda told: notes.append(told.note) if told.note else None)
+            completions = list(heard)
+    assert [done.error_code for done in completions] == [None] * 5 and len(server.requests) == 6
+    assert len(notes) == 1 and "json_object" in notes[0]
+    assert {done.request.key for done in completions} == {request.key for request in requests}
+    answered = [outcome for outcome in journal.outcomes.values() if outcome.state == "ok"]
+    assert all(json.loads(outcome.usage or "{}")["response_format"] == "json_object" for outcome in answered)

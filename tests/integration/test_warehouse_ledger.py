@@ -36,6 +36,7 @@ class Outcome:
     usd: float | None = 0.25
     model: str | None = "m-2026"
     body: bytes | None = b'{"choices": []}'
+    rejected: bytes | None = None
     finish_reason: str | None = "stop"
     usage: dict | str | None = None
 
@@ -224,3 +225,55 @@ def test_the_journal_never_uses_wal(path):
         pass
     with sqlite3.connect(path) as db:
         assert db.execute("PRAGMA journal_mode").fetchone()[0] != "wal"
+
+
+def test_a_batch_is_one_commit_and_a_refused_entry_leaves_its_neighbours_alone(path):
+    with Ledger(path) as ledger:
+        first = ledger.submit(intents=[(Request("a"), 30, 0.5), (Request("b"), 30, None), (Request("a"), 30, 0.5)])
+        assert first.result().numbers == [1, 1, 2]
+        second = ledger.submit(
+            settlements=[("a", 1, Outcome()), ("nobody", 1, Outcome()), ("a", 1, Outcome()), ("b", 1, Outcome())],
+            keys=["a", "c", "b"],
+            intents=[(Request("a"), 1, None), (Request("c"), 1, None)],
+        ).result()
+        assert [refusal and type(refusal) for refusal in second.refusals] == [
+            None, UnknownAttemptError, UnknownAttemptError, None,
+        ]  # fmt: skip
+        assert isinstance(second.numbers[0], AlreadyAnsweredError) and second.numbers[1] == 1
+        answers = [(standing.answer is not None, standing.attempts) for standing in second.standings]
+        assert answers == [(True, 2), (False, 0), (True, 1)]
+
+
+def test_what_is_committed_is_the_real_cost_or_the_worst_case_and_an_error_reply_is_free(path):
+    with Ledger(path) as ledger:
+        for key in ("known", "silent", "refused", "vague", "open"):
+            ledger.intend(Request(key), worst_tokens=100, worst_usd=1.0)
+        ledger.settle("known", 1, Outcome(tokens_in=10, tokens_out=5, usd=0.25))
+        ledger.settle("silent", 1, Outcome("sent", None, "deadline", 1.0, None, None, None, body=None))
+        ledger.settle("refused", 1, Outcome("retryable", 503, "http_503", 1.0, None, None, None, body=None))
+        ledger.settle("vague", 1, Outcome("ok", 200, None, 1.0, None, None, None))
+        total, uncertain = ledger.committed(), ledger.uncertain_cost()
+        assert (total.calls, total.tokens, total.usd) == (5, 15 + 100 + 0 + 100 + 100, 0.25 + 1.0 + 0 + 1.0 + 1.0)
+        assert (uncertain.attempts, uncertain.tokens, uncertain.usd, uncertain.unpriced) == (2, 200, 2.0, 0)
+        assert ledger.committed(since_us=2**60).calls == 0
+
+
+def test_a_body_that_was_no_reply_is_kept_cut_short_and_answers_nothing(path):
+    with Ledger(path) as ledger:
+        ledger.intend(Request("k"))
+        ledger.settle("k", 1, Outcome(state="retryable", body=None, rejected=b"<html>" * 20_000))
+        assert ledger.answered("k") is None
+        assert ledger.rejected("k") == [(b"<html>" * 20_000)[: 64 * 1024]]
+
+
+def test_a_ledger_of_the_first_format_is_carried_on_with_everything_in_it(path):
+    from warehouse import ledger_file
+
+    with sqlite3.connect(path) as db:
+        db.executescript(ledger_file._STEPS[0] + "PRAGMA user_version = 1;")
+        db.execute("INSERT INTO attempt (key, n, state, started_at) VALUES ('k', 1, 'sent', 5)")
+    with Ledger(path) as ledger:
+        assert ledger.submit(keys=["k"]).result().standings[0].attempts == 1
+        ledger.settle("k", 1, Outcome())
+        assert ledger.answered("k").body == Outcome().body
+        assert ledger.calls().to_pylist()[0]["worst_usd"] is None

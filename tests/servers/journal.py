@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,26 @@ from typing import Any
 @dataclass(frozen=True)
 class StoredAnswer:
     body: bytes
+
+
+@dataclass(frozen=True)
+class StoredStanding:
+    answer: StoredAnswer | None
+    attempts: int
+
+
+@dataclass(frozen=True)
+class StoredReceipt:
+    standings: list[Any]
+    numbers: list[Any]
+    refusals: list[Any]
+
+
+@dataclass(frozen=True)
+class StoredTotal:
+    calls: int = 0
+    tokens: int = 0
+    usd: float = 0.0
 
 
 class MemoryJournal:
@@ -23,16 +45,19 @@ class MemoryJournal:
         self.bodies: dict[str, bytes] = {}
         self.intents: Counter[str] = Counter()
         self.batches = MemoryBatches(self)
+        self.worst: dict[tuple[str, int], tuple[int | None, float | None]] = {}
+        self.today = StoredTotal()
         self._lock = threading.Lock()
 
     def answered(self, key: str) -> StoredAnswer | None:
         with self._lock:
             return StoredAnswer(self.bodies[key]) if key in self.bodies else None
 
-    def intend(self, request: Any) -> int:
+    def intend(self, request: Any, worst_tokens: int | None = None, worst_usd: float | None = None) -> int:
         with self._lock:
             self.intents[request.key] += 1
             n = self.intents[request.key]
+            self.worst[request.key, n] = (worst_tokens, worst_usd)
             self.events.append(("intend", request.key, n))
             return n
 
@@ -43,6 +68,21 @@ class MemoryJournal:
             if outcome.body is not None:
                 assert key not in self.bodies, "a key is answered once"
                 self.bodies[key] = outcome.body
+
+    def submit(
+        self, *, keys: Sequence[str] = (), intents: Sequence[Any] = (), settlements: Sequence[Any] = ()
+    ) -> Future[StoredReceipt]:
+        kept: Future[StoredReceipt] = Future()
+        try:
+            refusals = [self.settle(*settlement) for settlement in settlements]
+            standings = [StoredStanding(self.answered(key), self.intents[key]) for key in keys]
+            kept.set_result(StoredReceipt(standings, [self.intend(*intent) for intent in intents], refusals))
+        except Exception as error:
+            kept.set_exception(error)
+        return kept
+
+    def committed(self, since_us: int = 0) -> StoredTotal:
+        return self.today
 
 
 @dataclass
@@ -73,9 +113,9 @@ class MemoryBatches:
     def uploaded(self, shard_hash: str, file_id: str) -> None:
         self._rows[shard_hash].state, self._rows[shard_hash].file_id = "uploaded", file_id
 
-    def announce(self, shard_hash: str, requests: Any) -> None:
+    def announce(self, shard_hash: str, intents: Any) -> None:
         row = self._rows[shard_hash]
-        row.numbers = {request.key: self._journal.intend(request) for request in requests}
+        row.numbers = {intent[0].key: self._journal.intend(*intent) for intent in intents}
         row.state, row.announced_at_s = "creating", time.time()
 
     def submitted(self, shard_hash: str, batch_id: str) -> None:

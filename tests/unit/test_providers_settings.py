@@ -139,6 +139,7 @@ def test_every_error_survives_pickling_and_speaks_a_sentence():
         UnusableKeyError: ("V",),
         providers.BudgetReachedError: ("usd", 5.0, 4.9, 10),
         providers.EngineStoppedError: ("m", 401, "no", 3),
+        providers.CircuitOpenError: ("m", 20, "http_400: no", 25),
         providers.ModelNotFoundError: ("m", ("here", "there")),
         providers.UnsafeModelError: ("/d", "x.py", "code"),
         providers.ModelFileError: ("/d/f", "sha256 a", "sha256 b"),
@@ -153,7 +154,7 @@ def test_every_error_survives_pickling_and_speaks_a_sentence():
         providers.BadVectorError: ("e", (1, 2)),
     }
     exported = {value for value in vars(providers).values() if isinstance(value, type) and issubclass(value, Exception)}
-    assert exported - {ProviderError} == set(facts)
+    assert exported - {ProviderError, providers.StoppedEarlyError} == set(facts)
     for error_class, arguments in facts.items():
         error = error_class(*arguments)
         again = pickle.loads(pickle.dumps(error))  # noqa: S301

@@ -21,6 +21,9 @@ LLM_CALLS = Table(
             pa.field("kind", pa.string()),
             pa.field("entity_id", pa.string()),
             pa.field("error", pa.string()),
+            # the most the attempt could cost, written down before it was sent
+            pa.field("worst_tokens", pa.int64()),
+            pa.field("worst_usd", pa.float64()),
         ]
     ),
     keys=("request_key", "attempt"),

@@ -1,0 +1,53 @@
+"""A small catalogue in a folder, with settings that send its profiles to a server on loopback; and the real command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+def write_catalogue(folder: Path, base_url: str, *, items: int, users: int, **engine: Any) -> Path:
+    """Sources and semalign.toml for `items` + `users` requests, every one of them different."""
+    rows = [{"item_id": f"i{n}", "title": f"Game number {n}", "genres": ["puzzle"]} for n in range(items)]
+    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    lines = ["user_id,item_id,text,split"]
+    for user in range(users):
+        for step, part in enumerate(["train", "train", "train", "valid", "test"]):
+            lines.append(f"u{user},i{(user * 5 + step) % items},user {user} liked it,{part}")
+    (folder / "rows.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    settings = {"name": "openai", "model": "tiny", "base_url": base_url, **engine}
+    inline = ", ".join(f"{name} = {json.dumps(value)}" for name, value in settings.items())
+    text = f"""
+[source]
+items = "items.jsonl"
+interactions = "rows.csv"
+[split]
+kind = "given"
+[profiles]
+domain = "games"
+max_quarantined_share = 1.0
+engine = {{ {inline} }}
+[warehouse]
+root = "w"
+"""
+    (folder / "semalign.toml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def start_profile(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`semalign profile` in a process of its own, as a user would start it."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "profile", "--json", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
