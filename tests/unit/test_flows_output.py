@@ -54,3 +54,11 @@ def test_values_read_like_values():
 def test_recall_comes_first_then_ndcg():
     metrics = {"m": {"coverage@20": 1.0, "ndcg@10": 1.0, "recall@20": 1.0}}
     assert metric_columns(metrics) == ["recall@20", "ndcg@10", "coverage@20"]
+
+
+def test_uncertain_calls_are_told_with_the_most_they_can_have_cost():
+    from flows.cli_inspect import uncertain_words
+
+    doubt = {"uncertain": 3, "uncertain_usd": 0.0125, "uncertain_unpriced": 0}
+    assert uncertain_words(doubt) == "3 uncertain attempts (at most 0.0125 USD)"
+    assert uncertain_words(doubt | {"uncertain_unpriced": 2}).endswith("0.0125 USD and 2 without a known price)")
