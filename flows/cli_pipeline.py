@@ -11,6 +11,7 @@ import typer
 from flows.cli_options import THREADS, Options, command
 from flows.cli_output import emit_json, emit_table, last_word, metric_columns, p_words, say
 
+REPAY = Annotated[bool, typer.Option("--repay", help="Pay again for batches whose results the server no longer has.")]
 _STAGE_HELP = {
     "ingest": "Read the sources, check them at the door, split them.",
     "profile": "Put items and users into words; earlier stages as needed.",
@@ -30,9 +31,11 @@ def register(app: typer.Typer) -> None:
         until: Annotated[str, typer.Option("--until", help="The last stage to run.")] = "report",
         threads: THREADS = None,
         retry: Annotated[bool, typer.Option("--retry", help="Ask again for the profiles that got no reply.")] = False,
+        repay: REPAY = False,
     ) -> int:
         """The whole refresh: ingest, profile, embed, train, evaluate, recommend, publish, report."""
-        return run_stages(options, until, ["run"] if until == "report" else ["run", "--until", until], threads, retry)
+        words = ["run"] if until == "report" else ["run", "--until", until]
+        return run_stages(options, until, words, threads, retry, repay)
 
     for name, words in _STAGE_HELP.items():
         _register_stage(app, name, words)
@@ -47,15 +50,20 @@ def register(app: typer.Typer) -> None:
 
 
 def _register_stage(app: typer.Typer, name: str, words: str) -> None:
-    def stage(options: Options, threads: THREADS = None) -> int:
-        return run_stages(options, name, [name], threads)
+    def stage(options: Options, threads: THREADS = None, repay: REPAY = False) -> int:
+        return run_stages(options, name, [name], threads, repay=repay)
 
     stage.__doc__ = words
     command(app, name)(stage)
 
 
 def run_stages(
-    options: Options, until: str, words: Sequence[str], threads: int | None = None, retry: bool = False
+    options: Options,
+    until: str,
+    words: Sequence[str],
+    threads: int | None = None,
+    retry: bool = False,
+    repay: bool = False,
 ) -> int:
     """Runs the flow up to a stage and says what came of it."""
     from flows.progress import open_progress
@@ -66,7 +74,7 @@ def run_stages(
     settings = options.settings()
     progress = open_progress()
     try:
-        with opened(settings, " ".join(words), progress, threads, retry) as workspace:
+        with opened(settings, " ".join(words), progress, threads, retry, repay) as workspace:
             snapshot = refresh_until(until, settings, workspace)
             summary = run_summary(workspace, snapshot)
     finally:

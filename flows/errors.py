@@ -289,6 +289,19 @@ class IncomparableModelsError(FlowError, ValueError):
         return f"{self.model} and {self.reference} cannot be compared: {self.problem}. Evaluate both on one split"
 
 
+class UnknownBatchError(FlowError, LookupError):
+    """A batch that is not open here."""
+
+    exit_code = 2
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(name, known)
+        self.name, self.known = name, known
+
+    def __str__(self) -> str:
+        return f"no open batch `{self.name}`; open: {', '.join(self.known[:10]) or 'none'}. See `semalign batches list`"
+
+
 class FileExistsAlreadyError(FlowError, FileExistsError):
     """A file that a command would have overwritten."""
 

@@ -86,6 +86,8 @@ engine = "attributes"       # composes texts from the attributes; no language mo
 # base_url = "http://127.0.0.1:8000/v1"   # vLLM, Ollama, llama.cpp; leave out for OpenAI
 # [profiles.engine.cap]
 # usd = 5.0
+# Other engines: "openai-batch" (half the price, takes hours), "local" (gguf = "model.gguf", in this process),
+# "file" (requests_path = "requests.jsonl", results_path = "results.jsonl": another program answers).
 
 [embeddings]
 name = "sentence-transformers"

@@ -167,15 +167,13 @@ def _priced(
     if engine.source == "attributes":
         words = f"{len(items):,} items and {n_users:,} users composed from attributes; the other users are pooled"
         return StageOutlook("profile", "to do", words, facts["texts"] / 5000, facts=facts)
-    from providers import price_of
-
     cached = _answered(warehouse, items)
     new = [request for request in items if request.key not in cached]
     tokens_in = sum(_tokens(request) for request in new)
     tokens_in += round(n_users * sum(_tokens(request) for request in user_sample) / max(len(user_sample), 1))
     calls = len({request.key for request in new}) + n_users
     tokens_out = calls * REPLY_TOKENS
-    price = price_of(engine.source, getattr(engine, "price", None))
+    price = engine.known_price()
     usd = (price.cost(tokens_in, tokens_out) if price else None) if engine.paid else 0.0
     words = (
         f"{len(items):,} item and {n_users:,} user requests to {engine.source}: {len(cached):,} cached, {calls:,} new"

@@ -32,6 +32,7 @@ MAX_FILE_BYTES = 1 << 20
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 # Settings that name a file or folder; a source may be a query instead. Relative to the file that holds them.
 _PATHS = ("source.interactions", "source.items", "source.users", "profiles.prompts_dir", "warehouse.root")
+_ENGINE_PATHS = ("requests_path", "results_path", "gguf")
 _DEFAULTS: PlainMapping = {
     "warehouse": {"root": "var/warehouse"},
     "profiles": {"engine": DEFAULT_ENGINE},
@@ -183,6 +184,11 @@ def _with_paths(tree: Mapping[str, Any], home: Path) -> PlainMapping:
         named = branch.get(key) if isinstance(branch, Mapping) else None
         if isinstance(branch, Mapping) and isinstance(named, str) and named and not is_query(named):
             result[branch_name] = {**branch, key: _absolute(named, home)}
+    profiles = result.get("profiles")
+    engine = profiles.get("engine") if isinstance(profiles, Mapping) else None
+    if isinstance(profiles, Mapping) and isinstance(engine, Mapping):
+        named = {key: _absolute(engine[key], home) for key in _ENGINE_PATHS if isinstance(engine.get(key), str)}
+        result["profiles"] = {**profiles, "engine": {**engine, **named}}
     encoder = result.get("embeddings")
     if isinstance(encoder, Mapping) and str(encoder.get("model", "")).startswith((".", "~")):
         result["embeddings"] = {**encoder, "model": _absolute(encoder["model"], home)}

@@ -63,6 +63,7 @@ class Workspace:
     device: str = "auto"
     threads: int | None = None
     retry: bool = False
+    repay: bool = False
     run_id: str = field(default_factory=lambda: new_run_id())
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started: float = field(default_factory=time.monotonic)
@@ -93,13 +94,19 @@ class Workspace:
 
 @contextmanager
 def opened(
-    settings: Settings, command: str, progress: Progress, threads: int | None = None, retry: bool = False
+    settings: Settings,
+    command: str,
+    progress: Progress,
+    threads: int | None = None,
+    retry: bool = False,
+    repay: bool = False,
 ) -> Iterator[Workspace]:
     """The workspace of a command that writes, with the warehouse's lock held until the block ends.
 
     Args:
         threads: compute threads of training; the settings' own, or as many as there are, where nothing is said.
         retry: profiles without a reply are asked for again, though nothing changed.
+        repay: requests whose paid results a server has lost may be paid again.
 
     Raises:
         LockHeldError: another run holds the lock; exit code 5.
@@ -113,7 +120,7 @@ def opened(
     try:
         with warehouse.lock(command=command):
             current = warehouse.current()
-            workspace = Workspace(warehouse, settings.hash(), command, progress, device, threads, retry)
+            workspace = Workspace(warehouse, settings.hash(), command, progress, device, threads, retry, repay)
             workspace.published_before = current.id if current else None
             try:
                 yield workspace

@@ -1,6 +1,7 @@
 """Who answers and who embeds: language-model engines and text encoders, behind one protocol each."""
 
 from providers.attributes import AttributesConfig
+from providers.batch_book import BatchBook, BatchJournal
 from providers.catalogue import EncoderConfig, EngineConfig, parse_encoder, parse_engine
 from providers.completion import (
     NO_TEXT,
@@ -10,6 +11,7 @@ from providers.completion import (
     FieldText,
     Journal,
     Message,
+    OnProgress,
     Outcome,
     Progress,
     Request,
@@ -17,26 +19,36 @@ from providers.completion import (
 )
 from providers.encoding import Encoder, EncoderIdentity
 from providers.errors import (
+    BadModelFileError,
     BadSettingError,
     BadVectorError,
+    BatchCancelledError,
+    BatchesPendingError,
+    BatchRefusedError,
     BudgetReachedError,
     CircuitOpenError,
     EmptyTextError,
     EngineStoppedError,
     MissingCapError,
+    MissingExtraError,
     MissingKeyError,
     ModelFileError,
     ModelNotFoundError,
     ProviderError,
+    ResultsGoneError,
     StoppedEarlyError,
+    UnansweredRequestsError,
     UnknownNameError,
     UnknownPriceError,
     UnsafeModelError,
     UnusableKeyError,
 )
+from providers.local import LocalConfig
+from providers.openai_batch import OpenAIBatchConfig
 from providers.openai_chat import OpenAIConfig
 from providers.pacing import Limits
 from providers.prices import Price, PriceOverride, price_of
+from providers.request_file import RequestFileConfig, read_requests
 from providers.sentence_encoder import SentenceEncoderConfig
 from providers.spending import Cap, DayCap
 
@@ -44,8 +56,14 @@ __all__ = [
     "NO_TEXT",
     "Answer",
     "AttributesConfig",
+    "BadModelFileError",
     "BadSettingError",
     "BadVectorError",
+    "BatchBook",
+    "BatchCancelledError",
+    "BatchJournal",
+    "BatchRefusedError",
+    "BatchesPendingError",
     "BudgetReachedError",
     "Cap",
     "CircuitOpenError",
@@ -61,11 +79,15 @@ __all__ = [
     "FieldText",
     "Journal",
     "Limits",
+    "LocalConfig",
     "Message",
     "MissingCapError",
+    "MissingExtraError",
     "MissingKeyError",
     "ModelFileError",
     "ModelNotFoundError",
+    "OnProgress",
+    "OpenAIBatchConfig",
     "OpenAIConfig",
     "Outcome",
     "Price",
@@ -73,8 +95,11 @@ __all__ = [
     "Progress",
     "ProviderError",
     "Request",
+    "RequestFileConfig",
+    "ResultsGoneError",
     "SentenceEncoderConfig",
     "StoppedEarlyError",
+    "UnansweredRequestsError",
     "UnknownNameError",
     "UnknownPriceError",
     "UnsafeModelError",
@@ -82,5 +107,6 @@ __all__ = [
     "parse_encoder",
     "parse_engine",
     "price_of",
+    "read_requests",
     "request_key",
 ]

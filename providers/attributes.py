@@ -39,6 +39,10 @@ class AttributesConfig(BaseModel):
     def identity(self) -> dict[str, Any]:
         return {"name": self.name}
 
+    def known_price(self) -> None:
+        """None: there is nothing to pay for."""
+        return None
+
     def request(
         self,
         *,

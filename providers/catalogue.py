@@ -9,10 +9,13 @@ from pydantic import BaseModel, ValidationError
 
 from providers.attributes import AttributesConfig
 from providers.errors import BadSettingError, UnknownNameError
+from providers.local import LocalConfig
+from providers.openai_batch import OpenAIBatchConfig
 from providers.openai_chat import OpenAIConfig
+from providers.request_file import RequestFileConfig
 from providers.sentence_encoder import SentenceEncoderConfig
 
-EngineConfig: TypeAlias = AttributesConfig | OpenAIConfig
+EngineConfig: TypeAlias = AttributesConfig | OpenAIConfig | OpenAIBatchConfig | LocalConfig | RequestFileConfig
 EncoderConfig: TypeAlias = SentenceEncoderConfig
 
 DEFAULT_ENGINE = "attributes"

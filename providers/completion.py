@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias
 
+from providers.prices import Price
+
 Message: TypeAlias = tuple[str, str]
 """(role, content)"""
 
@@ -98,7 +100,11 @@ class Completion:
 
 @dataclass(frozen=True)
 class Progress:
-    """Counts since the start of one `complete`; `usd` is None while the price is unknown."""
+    """Counts since the start of one `complete`; `usd` is None while the price is unknown.
+
+    Args:
+        note: one line the user should read now, such as what a batch is doing; most reports have none.
+    """
 
     done: int = 0
     cached: int = 0
@@ -106,6 +112,7 @@ class Progress:
     tokens_in: int = 0
     tokens_out: int = 0
     usd: float | None = None
+    note: str | None = None
 
 
 OnProgress: TypeAlias = Callable[[Progress], None]
@@ -245,7 +252,11 @@ class EngineSettings(Protocol):
     def paid(self) -> bool: ...
 
     def identity(self) -> dict[str, Any]:
-        """The settings that change replies; speed, caps and addresses are no part of it."""
+        """The settings that change replies; speed, caps, addresses and the way of asking are no part of it."""
+        ...
+
+    def known_price(self) -> Price | None:
+        """What this engine's tokens cost; None where nobody knows, which is not 0."""
         ...
 
     def request(

@@ -166,6 +166,107 @@ class CircuitOpenError(StoppedEarlyError):
         )
 
 
+class BatchRefusedError(StoppedEarlyError):
+    """The server took the file and refused it as a batch; nothing of it was answered or charged."""
+
+    def __init__(self, batch_id: str, n_requests: int, errors: tuple[tuple[str, str], ...]) -> None:
+        super().__init__(batch_id, n_requests, errors)
+        self.batch_id, self.n_requests, self.errors = batch_id, n_requests, errors
+
+    def __str__(self) -> str:
+        said = "; ".join(f"{code}: {message}" for code, message in self.errors[:3]) or "it does not say why"
+        return (
+            f"batch {self.batch_id} of {self.n_requests:,} requests was refused at validation ({said}). Nothing of it"
+            " was charged; mend profiles.engine, then run again"
+        )
+
+
+class BatchCancelledError(StoppedEarlyError):
+    """Somebody cancelled a batch while it was waited for; what it had answered is kept."""
+
+    def __init__(self, batch_id: str, unanswered: int) -> None:
+        super().__init__(batch_id, unanswered)
+        self.batch_id, self.unanswered = batch_id, unanswered
+
+    def __str__(self) -> str:
+        return (
+            f"batch {self.batch_id} was cancelled; {self.unanswered:,} of its requests have no answer and were not"
+            " submitted again. The others are kept; run again to submit what is missing"
+        )
+
+
+class BatchesPendingError(StoppedEarlyError):
+    """The time this run may wait is over; the batches go on without it."""
+
+    def __init__(self, batches: int, requests: int, waited_s: float) -> None:
+        super().__init__(batches, requests, waited_s)
+        self.batches, self.requests, self.waited_s = batches, requests, waited_s
+
+    def __str__(self) -> str:
+        return (
+            f"{self.batches:,} batches with {self.requests:,} requests of this run are still at the server after"
+            f" {self.waited_s:,.0f} s (profiles.engine.wait_s); they go on there. Run again to collect them;"
+            " `semalign batches list` shows them"
+        )
+
+
+class ResultsGoneError(StoppedEarlyError, LookupError):
+    """Batches that were paid for and whose results the server no longer has."""
+
+    def __init__(self, rows: int, batches: tuple[str, ...]) -> None:
+        super().__init__(rows, batches)
+        self.rows, self.batches = rows, batches
+
+    def __str__(self) -> str:
+        return (
+            f"results gone: {self.rows:,} rows must be paid again; confirm with --repay. The server no longer has"
+            f" what it answered in {', '.join(self.batches[:3])}{' and others' if len(self.batches) > 3 else ''}"
+        )
+
+
+class UnansweredRequestsError(StoppedEarlyError):
+    """The request file is written and waits for somebody to answer it."""
+
+    def __init__(self, model: str, requests: int, requests_path: Path, results_path: Path, failed: int) -> None:
+        super().__init__(model, requests, requests_path, results_path, failed)
+        self.model, self.requests, self.failed = model, requests, failed
+        self.requests_path, self.results_path = requests_path, results_path
+
+    def __str__(self) -> str:
+        again = f" ({self.failed:,} of them failed before)" if self.failed else ""
+        return (
+            f"{self.requests:,} requests to `{self.model}`{again} wait in {self.requests_path}; answer it and run"
+            f" again, for example: vllm run-batch -i {self.requests_path} -o {self.results_path} --model {self.model};"
+            " or upload it as an OpenAI batch and save its output there"
+        )
+
+
+class BadModelFileError(ProviderError, ValueError):
+    """The file named as a model is none that llama.cpp reads."""
+
+    exit_code = 2
+
+    def __init__(self, path: Path, got: str) -> None:
+        super().__init__(path, got)
+        self.path, self.got = path, got
+
+    def __str__(self) -> str:
+        return f"profiles.engine.gguf = {self.path}: {self.got}; expected a model in the GGUF format of llama.cpp"
+
+
+class MissingExtraError(ProviderError, ImportError):
+    """A package that only some engines need is not installed."""
+
+    exit_code = 2
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(package, extra)
+        self.package, self.extra = package, extra
+
+    def __str__(self) -> str:
+        return f"the package {self.package} is not installed; install it with `pip install semalign[{self.extra}]`"
+
+
 class ModelNotFoundError(ProviderError, FileNotFoundError):
     """An encoder model that is in no directory, package or hub within reach."""
 

@@ -25,6 +25,7 @@ from providers.errors import BudgetReachedError, CircuitOpenError, EngineStopped
 from providers.journal_desk import JournalDesk
 from providers.pacing import Pacer
 from providers.prices import Price
+from providers.response_form import FALLBACK_NOTE, ResponseForm, form_after_refusal, recorded_usage
 from providers.spending import Booking, Budget, Ticket, worst_case
 from providers.wire import Wire
 
@@ -45,6 +46,7 @@ _UNREAD = 2_000  # completions that wait for the caller before admission waits f
 class _Attempt:
     verdict: Verdict
     usd: float | None
+    form: ResponseForm
 
 
 class Executor:
@@ -60,7 +62,7 @@ class Executor:
         price: Price | None,
         budget: Budget,
         journal: Journal,
-        inbox: queue.SimpleQueue[Completion | None],
+        inbox: queue.SimpleQueue[Completion | str | None],
     ) -> None:
         self.failure: BaseException | None = None
         self._config = config
@@ -205,6 +207,8 @@ class Executor:
                     EngineStoppedError(request.model, verdict.status or 0, f"{code}: {detail}", self._budget.calls)
                 )
                 return None
+            if verdict.kind == "fatal_row" and self._falls_back(attempt.form, verdict):
+                continue
             bad_envelopes += verdict.kind == "bad_envelope"
             last = f"{code}: {detail}"
             if verdict.kind == "fatal_row" or bad_envelopes == _BAD_ENVELOPES:
@@ -212,6 +216,16 @@ class Executor:
             if n_calls < self._config.max_attempts and not await self._back_off(n_calls):
                 return None
         return self._lost(_given_up(request, self._config.max_attempts, f"the last of so many calls: {last}"))
+
+    def _falls_back(self, form: ResponseForm, verdict: Verdict) -> bool:
+        """Whether the refusal was of the form alone: from here on the run asks in the other one, and says so once."""
+        other = form_after_refusal(form, verdict.status, verdict.detail or "")
+        if other is None:
+            return False
+        if self._wire.form != other:
+            self._wire.form = other
+            self._inbox.put(FALLBACK_NOTE)
+        return True
 
     async def _back_off(self, n_calls: int) -> bool:
         """Waits between nothing and twice as long as the last time at most; False when the run ends meanwhile."""
@@ -234,12 +248,13 @@ class Executor:
                 return None
             worst_usd = 0.0 if booking.usd is None and not self._config.paid else booking.usd
             n = await self._desk.intend(request, booking.tokens, worst_usd)
-            started_s = time.monotonic()
+            started_s, form = time.monotonic(), self._wire.form
             verdict, body = await self._call(request)
             outcome, used = self._accounted(verdict, body, ticket, round((time.monotonic() - started_s) * 1000))
+            outcome = replace(outcome, usage=recorded_usage(outcome.usage, form))
             self._heed(verdict, started_s)
             await self._desk.settle(request.key, n, outcome)
-            return _Attempt(verdict, outcome.usd)
+            return _Attempt(verdict, outcome.usd, form)
         finally:
             self._pacer.leave(unused_tokens=booking.tokens - used)
 

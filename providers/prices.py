@@ -32,6 +32,9 @@ class PriceOverride(BaseModel):
 
 _LISTED = "2026-03-21"
 
+# What a request in a batch costs of the price of an ordinary call, as listed on the day above.
+BATCH_FACTOR = 0.5
+
 # List prices of the public API for ordinary (not batch, not cached) calls, as listed on the day above.
 PRICES: tuple[Price, ...] = (
     Price("gpt-4.1", 2.00, 8.00, _LISTED),
@@ -55,3 +58,11 @@ def price_of(model: str, override: PriceOverride | None = None) -> Price | None:
     head, _, tail = model.partition("-20")
     dated = len(tail) == len("25-04-14") and tail.replace("-", "").isdigit()
     return listed.get(model) or (listed.get(head) if dated else None)
+
+
+def batch_price(price: Price | None, factor: float = BATCH_FACTOR) -> Price | None:
+    """The price of the same tokens in a batch; an unknown price stays unknown."""
+    if price is None:
+        return None
+    scaled = price.input_usd_per_million * factor, price.output_usd_per_million * factor
+    return Price(price.model, *scaled, as_of=price.as_of)

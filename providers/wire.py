@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
 from providers.capped_http import capped_client
+from providers.chat_body import chat_body
 from providers.completion import Request
+from providers.public_text import public_line
+from providers.response_form import ResponseForm
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from providers.openai_chat import OpenAIConfig
 
-_DETAIL_CHARS = 200
-_KEY_SHAPES = re.compile(r"(?i)\bbearer\s+\S+|\bsk-[\w*-]{4,}")
 _ACCOUNT_HEADERS = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
 
 
 class Wire:
-    """An open line to one server; must be used inside one event loop."""
+    """An open line to one server; must be used inside one event loop. `form` is how it asks for a reply's form."""
 
     def __init__(self, config: OpenAIConfig, key: SecretStr) -> None:
+        self.form: ResponseForm = "json_schema"
         self._config = config
         self._key = key
         self._http = capped_client(
@@ -52,29 +53,16 @@ class Wire:
             httpx2.HTTPError, OSError: no whole reply came.
         """
         url = f"{self._config.base_url}/chat/completions"
-        content = request_body(request, self._config.token_limit_field)
+        content = request_body(request, self._config.token_limit_field, self.form)
         async with self._http.stream("POST", url, content=content, headers=self._headers) as response:
             return response.status_code, response.headers, await response.aread()
 
     def public(self, text: str) -> str:
         """One short line without the key, whatever a server echoed."""
-        hidden = _KEY_SHAPES.sub("[key]", text.replace(self._key.get_secret_value(), "[key]"))
-        line = "".join(char if char.isprintable() else " " for char in hidden)
-        return " ".join(line.split())[:_DETAIL_CHARS]
+        return public_line(text, self._key.get_secret_value())
 
 
-def request_body(request: Request, token_limit_field: str = "max_tokens") -> bytes:
+def request_body(request: Request, token_limit_field: str = "max_tokens", form: ResponseForm = "json_schema") -> bytes:
     """The JSON document of a chat request, as it goes over the wire."""
-    sampling = dict(request.sampling)
-    if "max_tokens" in sampling:
-        sampling[token_limit_field] = sampling.pop("max_tokens")
-    document = {
-        "model": request.model,
-        "messages": [{"role": role, "content": content} for role, content in request.messages],
-        "response_format": {
-            "type": "json_schema",
-            "json_schema": {"name": "profile", "schema": dict(request.schema)},
-        },
-        **sampling,
-    }
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    body = chat_body(request, token_limit_field, form)
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()

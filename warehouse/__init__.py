@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from warehouse.batches import Batch, Batches
     from warehouse.catalogue import Catalogue
     from warehouse.commits import SnapshotBuilder
     from warehouse.door import Door, check_door
@@ -94,6 +95,8 @@ __all__ = [
     "USERS",
     "AlreadyAnsweredError",
     "Answer",
+    "Batch",
+    "Batches",
     "Catalogue",
     "ColumnMapError",
     "Committed",
@@ -154,6 +157,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "batches": ("Batch", "Batches"),
     "catalogue": ("Catalogue",),
     "commits": ("SnapshotBuilder",),
     "door": ("Door", "check_door"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from warehouse.batches import Batches
 from warehouse.ledger_entries import (
     Announced,
     Answer,
@@ -92,6 +93,7 @@ class Ledger:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         self._file = LedgerFile(path, read_only=read_only)
+        self.batches = Batches(self._file)
 
     def __enter__(self) -> Self:
         return self

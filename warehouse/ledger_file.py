@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from warehouse.batches import BATCH_SCHEMA
 from warehouse.errors import (
     CorruptFileError,
     DiskFullError,
@@ -21,7 +22,7 @@ from warehouse.errors import (
 )
 from warehouse.storage import fsync_directory, make_directory
 
-FORMAT = 2
+FORMAT = 3
 RESTORE = "copy the newest file of backups/ over it; what was answered since is asked again"
 _CALLS_PER_COMMIT = 64
 _BUSY_MS = 10_000
@@ -42,6 +43,7 @@ ALTER TABLE attempt ADD COLUMN worst_tokens INTEGER;
 ALTER TABLE attempt ADD COLUMN worst_usd REAL;
 CREATE TABLE rejected (key TEXT NOT NULL, n INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (key, n));
 """,
+    BATCH_SCHEMA,
 )
 
 T = TypeVar("T")

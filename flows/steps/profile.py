@@ -28,7 +28,7 @@ from flows.workspace import Workspace
 
 if TYPE_CHECKING:
     from prompts import Evidence, Prompt
-    from providers import Completion, Engine, EngineConfig, Journal, Request
+    from providers import Completion, Engine, EngineConfig, Journal, OnProgress, Progress, Request
     from warehouse import Snapshot
 
 VERSION = 1
@@ -65,6 +65,8 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
     check_columns(pair, upstream.stages["ingest"]["summary"])
     world = training_world(upstream.read)
     with workspace.warehouse.ledger() as ledger, engine_settings.open() as engine:
+        if workspace.repay:
+            ledger.batches.release()
         rows = _written(workspace, world, pair, settings, engine_settings, engine, ledger)
     n_asked = len(rows.quarantine) + sum(row["source"] != POOLED for row in rows.profiles)
     _refuse_above_limit([row["code"] for row in rows.quarantine], n_asked, settings)
@@ -187,7 +189,7 @@ def _answer(
 
     done = 0
     try:
-        for done, completion in enumerate(engine.complete(requests(), journal), start=1):
+        for done, completion in enumerate(engine.complete(requests(), journal, _heard(workspace)), start=1):
             _count(workspace, completion, engine.paid)
             evidence = evidences.pop(completion.request.entity_id)
             if completion.error_code == "no_text":
@@ -202,6 +204,16 @@ def _answer(
     if prompt.kind == "item":
         rows.no_text["item"] += len(silent)
     return silent
+
+
+def _heard(workspace: Workspace) -> OnProgress:
+    """Passes on what an engine has to say; the counting is done here."""
+
+    def hear(progress: Progress) -> None:
+        if progress.note is not None:
+            workspace.progress.note(progress.note)
+
+    return hear
 
 
 def _request(

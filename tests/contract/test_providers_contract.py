@@ -8,23 +8,38 @@ from typing import Any
 
 import numpy as np
 import pytest
+from servers.batches import answer_line, batch_server
 from servers.counting import counting_server
 from servers.journal import MemoryJournal
+from servers.llama import write_random_gguf
 
 from providers import EncoderConfig, EngineConfig, parse_encoder, parse_engine
 from providers.catalogue import members
+from providers.chat_body import request_line
 
 ENGINES = members(EngineConfig)
 ENCODERS = members(EncoderConfig)
 
 
 @pytest.fixture(params=ENGINES)
-def engine_config(request):
+def engine_config(request, tmp_path):
     """Every engine with the least settings that let it answer here."""
-    with counting_server() as (url, _):
-        least: dict[str, dict[str, Any]] = {"attributes": {}, "openai": {"model": "m", "base_url": url}}
+    if request.param == "local":
+        pytest.importorskip("xllamacpp", reason="the extra `local-llm` is not installed")
+    requests_path, results_path = tmp_path / "requests.jsonl", tmp_path / "results.jsonl"
+    with counting_server() as (url, _), batch_server() as (batch_url, _):
+        least: dict[str, dict[str, Any]] = {
+            "attributes": {},
+            "openai": {"model": "m", "base_url": url},
+            "openai-batch": {"model": "m", "base_url": batch_url, "poll_s": 0.01},
+            "local": {"model": "m", "gguf": write_random_gguf(tmp_path / "m.gguf"), "threads": 1, "max_tokens": 20},
+            "file": {"model": "m", "requests_path": requests_path, "results_path": results_path},
+        }
         assert set(least) == set(ENGINES), "a new engine: say here how it is set up against a server on loopback"
-        yield parse_engine({"name": request.param, **least[request.param]})
+        config = parse_engine({"name": request.param, **least[request.param]})
+        lines = [json.loads(request_line(asked)) for asked in requests_of(config, 7)]
+        results_path.write_text("".join(json.dumps(answer_line(line)) + "\n" for line in lines), encoding="utf-8")
+        yield config
 
 
 def requests_of(config, n: int = 9):
@@ -74,8 +89,18 @@ def test_intents_and_outcomes_come_in_pairs(engine_config):
 def test_what_an_engine_is_can_be_told_without_opening_it_and_written_as_json(engine_config):
     with engine_config.open() as engine:
         assert (engine.source, engine.paid) == (engine_config.source, engine_config.paid)
-    assert json.loads(json.dumps(engine_config.identity()))["name"] == engine_config.name
+    assert json.loads(json.dumps(engine_config.identity()))["name"] in ("attributes", "openai")
     assert parse_engine(engine_config.model_dump()) == engine_config
+
+
+def test_the_engines_of_one_chat_model_make_one_and_the_same_profile_under_one_and_the_same_key(engine_config):
+    if engine_config.name == "attributes":
+        assert engine_config.identity() == {"name": "attributes"}
+        return
+    sampling = {"temperature": engine_config.temperature, "max_tokens": engine_config.max_tokens}
+    single = parse_engine({"name": "openai", "model": engine_config.model, **sampling})
+    assert engine_config.identity() == single.identity()
+    assert requests_of(engine_config, 1)[0].key == requests_of(single, 1)[0].key
 
 
 def test_a_request_carries_the_engines_model_and_its_key_is_stable(engine_config):

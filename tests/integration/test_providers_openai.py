@@ -343,3 +343,23 @@ def test_the_key_is_sent_and_appears_nowhere_else(monkeypatch, caplog, capfd):
     assert server.headers[0]["authorization"] == f"Bearer {CANARY}"
     assert CANARY not in shown + caplog.text + "".join(capfd.readouterr())
     assert "[key]" in (completions[0].detail or "")
+
+
+def test_a_server_that_knows_no_schemas_is_asked_for_json_objects_from_the_first_refusal_on_and_it_is_said():
+    def script(number: int, asked: Mapping[str, Any]) -> Reply:
+        known = asked["response_format"]["type"] == "json_object"
+        return chat() if known else failure(400, message="Invalid parameter: response_format json_schema is unknown")
+
+    notes: list[str] = []
+    journal = MemoryJournal()
+    with counting_server(script) as (url, server):
+        config = config_for(url, concurrency=1)
+        requests = questions(config, 5)
+        with config.open() as engine:
+            heard = engine.complete(requests, journal, lambda told: notes.append(told.note) if told.note else None)
+            completions = list(heard)
+    assert [done.error_code for done in completions] == [None] * 5 and len(server.requests) == 6
+    assert len(notes) == 1 and "json_object" in notes[0]
+    assert {done.request.key for done in completions} == {request.key for request in requests}
+    answered = [outcome for outcome in journal.outcomes.values() if outcome.state == "ok"]
+    assert all(json.loads(outcome.usage or "{}")["response_format"] == "json_object" for outcome in answered)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -43,6 +44,7 @@ class MemoryJournal:
         self.outcomes: dict[tuple[str, int], Any] = {}
         self.bodies: dict[str, bytes] = {}
         self.intents: Counter[str] = Counter()
+        self.batches = MemoryBatches(self)
         self.worst: dict[tuple[str, int], tuple[int | None, float | None]] = {}
         self.today = StoredTotal()
         self._lock = threading.Lock()
@@ -81,3 +83,60 @@ class MemoryJournal:
 
     def committed(self, since_us: int = 0) -> StoredTotal:
         return self.today
+
+
+@dataclass
+class StoredBatch:
+    shard_hash: str
+    server: str
+    n_requests: int
+    state: str = "intended"
+    announced_at_s: float | None = None
+    file_id: str | None = None
+    batch_id: str | None = None
+    numbers: dict[str, int] = field(default_factory=dict)
+
+
+class MemoryBatches:
+    """Meets providers.BatchBook."""
+
+    def __init__(self, journal: MemoryJournal) -> None:
+        self._journal = journal
+        self._rows: dict[str, StoredBatch] = {}
+        self.lines_aside: dict[str, list[tuple[str, bytes]]] = {}
+
+    def begin(self, content_sha256: str, server: str, model: str, n_requests: int) -> StoredBatch:
+        row = StoredBatch(f"{content_sha256}-{len(self._rows)}", server, n_requests)
+        self._rows[row.shard_hash] = row
+        return row
+
+    def uploaded(self, shard_hash: str, file_id: str) -> None:
+        self._rows[shard_hash].state, self._rows[shard_hash].file_id = "uploaded", file_id
+
+    def announce(self, shard_hash: str, intents: Any) -> None:
+        row = self._rows[shard_hash]
+        row.numbers = {intent[0].key: self._journal.intend(*intent) for intent in intents}
+        row.state, row.announced_at_s = "creating", time.time()
+
+    def submitted(self, shard_hash: str, batch_id: str) -> None:
+        self._rows[shard_hash].state, self._rows[shard_hash].batch_id = "submitted", batch_id
+
+    def seen(self, shard_hash: str, status: str, completed: int, failed: int) -> None:
+        return None
+
+    def close(self, shard_hash: str, state: str) -> None:
+        self._rows[shard_hash].state = state
+
+    def open_at(self, server: str) -> list[StoredBatch]:
+        return [
+            row
+            for row in self._rows.values()
+            if row.server == server and row.state in ("creating", "submitted", "gone")
+        ]
+
+    def members(self, shard_hash: str) -> dict[str, int | None]:
+        numbers = self._rows[shard_hash].numbers
+        return {key: None if (key, n) in self._journal.outcomes else n for key, n in numbers.items()}
+
+    def set_aside(self, shard_hash: str, lines: Any) -> None:
+        self.lines_aside[shard_hash] = list(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,7 +37,9 @@ def test_without_a_name_profiles_come_from_attributes_and_vectors_from_sentence_
 def test_an_unknown_engine_is_refused_with_the_known_names_and_the_closest():
     with pytest.raises(UnknownNameError) as refused:
         parse_engine({"name": "opnai"})
-    assert str(refused.value) == "unknown engine `opnai`; known: attributes, openai. Did you mean `openai`?"
+    assert str(refused.value) == (
+        "unknown engine `opnai`; known: attributes, openai, openai-batch, local, file. Did you mean `openai`?"
+    )
     assert refused.value.exit_code == 2 and isinstance(refused.value, LookupError)
 
 
@@ -141,6 +144,13 @@ def test_every_error_survives_pickling_and_speaks_a_sentence():
         providers.UnsafeModelError: ("/d", "x.py", "code"),
         providers.ModelFileError: ("/d/f", "sha256 a", "sha256 b"),
         providers.EmptyTextError: (3,),
+        providers.BatchRefusedError: ("batch_1", 10, (("code", "why"),)),
+        providers.BatchCancelledError: ("batch_1", 3),
+        providers.BatchesPendingError: (2, 100, 60.0),
+        providers.ResultsGoneError: (10, ("a",)),
+        providers.UnansweredRequestsError: ("m", 3, Path("requests.jsonl"), Path("results.jsonl"), 1),
+        providers.BadModelFileError: (Path("m.gguf"), "no such file"),
+        providers.MissingExtraError: ("xllamacpp", "local-llm"),
         providers.BadVectorError: ("e", (1, 2)),
     }
     exported = {value for value in vars(providers).values() if isinstance(value, type) and issubclass(value, Exception)}
