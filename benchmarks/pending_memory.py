@@ -44,7 +44,7 @@ def main() -> None:
     given = parser.parse_args()
     body = reply().partition(b"\r\n\r\n")[2]
 
-    async def from_memory(wire: Wire, request: Request) -> tuple[int, Mapping[str, str], bytes]:
+    async def from_memory(self: Wire, request: Request) -> tuple[int, Mapping[str, str], bytes]:
         return 200, {}, body
 
     Wire.ask = from_memory
