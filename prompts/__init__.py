@@ -1,5 +1,6 @@
 """What we say to a language model, what we show it, and how strictly we read what it answers."""
 
+from prompts.contents import Asked
 from prompts.errors import (
     MissingAttributeError,
     PromptError,
@@ -18,16 +19,20 @@ from prompts.evidence import (
     user_evidence,
 )
 from prompts.loader import AttributeField, Limits, Prompt, known_prompts, load_prompt
+from prompts.privacy import Pii, redact
 from prompts.rendering import Message, Rendered, render, rendered_data
-from prompts.replies import Reply, parse_reply
+from prompts.replies import RULES, Reply, parse_reply
 
 __all__ = [
+    "RULES",
+    "Asked",
     "AttributeField",
     "Evidence",
     "HistoryEntry",
     "Limits",
     "Message",
     "MissingAttributeError",
+    "Pii",
     "Prompt",
     "PromptError",
     "PromptFileError",
@@ -43,6 +48,7 @@ __all__ = [
     "known_prompts",
     "load_prompt",
     "parse_reply",
+    "redact",
     "render",
     "rendered_data",
     "user_evidence",
