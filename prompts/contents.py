@@ -7,6 +7,8 @@ import unicodedata
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from operator import eq
 from typing import Any
 
 from prompts.errors import ReplyError
@@ -40,6 +42,15 @@ class Asked:
     nonce: str = ""
     language: str | None = None
 
+    @cached_property
+    def folded_evidence(self) -> str:
+        """The words of all evidence, texts parted by a bar."""
+        return "|".join(map(folded_words, self.evidence))
+
+    @property
+    def folded_instructions(self) -> str:
+        return _folded(self.instructions)
+
 
 def refuse_runaway(text: str) -> None:
     """Returns when a raw reply is not mostly white space.
@@ -66,7 +77,7 @@ def refuse_contents(
         if shape.choices:
             continue
         texts = values[name] if isinstance(values[name], list) else [values[name]]
-        if "placeholder" not in tolerate and texts and all(EMPTY_WORDS.search(text) for text in texts):
+        if "placeholder" not in tolerate and texts and all(EMPTY_WORDS.is_in(text) for text in texts):
             raise ReplyError("placeholder", f"`{name}` holds only words that stand for nothing")
         for text in texts:
             for code, meaning in _faults(text, asked, whole=not shape.is_list):
@@ -82,9 +93,9 @@ def _faults(text: str, asked: Asked, *, whole: bool) -> Iterator[tuple[str, str]
     """(code, what it is) of everything that is wrong with one string; `whole` for a text, not an entry of a list."""
     yield from hidden_characters(text)
     folded = unicodedata.normalize("NFKC", text)
-    for code, meaning, pattern in CONTENT:
-        if pattern.search(text) or (folded != text and pattern.search(folded)):
-            yield code, meaning
+    for wording in CONTENT:
+        if wording.is_in(text) or (folded != text and wording.is_in(folded)):
+            yield wording.code, wording.meaning
     if _nonce_in(folded, asked.nonce):
         yield "delimiter", "the digits of the data marks"
     if _wordless(text, whole=whole):
@@ -116,12 +127,11 @@ def _repeated(text: str) -> str:
     """What runs away in a text, or ""."""
     words = [word.casefold() for word in _WORD.findall(text)]
     for period in range(1, 13):
-        needed = {1: 4, 2: 6}.get(period, 2 * period)
-        if _longest_run(words, period) >= needed:
+        if _runs(words, period, {1: 4, 2: 6}.get(period, 2 * period)):
             return f"{period} words over and over"
     chars = [char for char in text if not char.isspace()]
     for period in range(1, 25):
-        if _longest_run(chars, period) >= max(12, 4 * period):
+        if _runs(chars, period, max(12, 4 * period)):
             return f"{period} characters over and over"
     if len(words) >= 30 and len(set(words)) < 0.35 * len(words):
         return f"{len(set(words))} distinct words among {len(words)}"
@@ -131,45 +141,45 @@ def _repeated(text: str) -> str:
     return ""
 
 
-def _longest_run(tokens: Sequence[str], period: int) -> int:
-    """How many tokens in a row equal the one `period` places before them."""
-    longest = run = 0
-    for before, token in zip(tokens, tokens[period:], strict=False):
-        run = run + 1 if before == token else 0
-        longest = max(longest, run)
-    return longest
+def _runs(tokens: Sequence[str], period: int, least: int) -> bool:
+    """Whether `least` tokens in a row equal the one `period` places before them."""
+    return b"\1" * least in bytes(map(eq, tokens, tokens[period:]))
 
 
 def _copies(text: str, asked: Asked) -> Iterator[tuple[str, str]]:
-    words = [word.casefold() for word in _WORD.findall(text)]
-    if asked.instructions and (share := _copied(words, asked.instructions, _COPIED_PROMPT)):
+    said = folded_words(text)
+    if share := _copied(said, asked.folded_instructions, _COPIED_PROMPT):
         yield "echo_prompt", f"words of the prompt ({share})"
-    elif asked.instructions and _copies_a_rule(words, asked.instructions):
+    elif any(rule in said for rule in _rules(asked.instructions)):
         yield "echo_prompt", "a whole sentence of the prompt"
-    for shown in asked.evidence:
-        if share := _copied(words, shown, _COPIED_EVIDENCE):
-            yield "echo_evidence", f"a copy of the evidence ({share})"
-            return
+    if share := _copied(said, asked.folded_evidence, _COPIED_EVIDENCE):
+        yield "echo_evidence", f"a copy of the evidence ({share})"
 
 
-def _copied(words: Sequence[str], source: str, most: int) -> str:
+def folded_words(text: str) -> str:
+    """The words of a text between single spaces, one before the first and one behind the last."""
+    return f" {' '.join(_WORD.findall(text.casefold()))} "
+
+
+@lru_cache(maxsize=8)
+def _folded(instructions: str) -> str:
+    return folded_words(instructions)
+
+
+@lru_cache(maxsize=8)
+def _rules(instructions: str) -> tuple[str, ...]:
+    rules = map(folded_words, _END_OF_RULE.split(instructions))
+    return tuple(rule for rule in rules if rule.count(" ") > _COPIED_RULE)
+
+
+def _copied(said: str, source: str, most: int) -> str:
     """How much of a text stands in the source word for word, where it is half of it or `most` words in a row."""
-    if len(words) < _SHINGLE + 1:
+    words = said.split()
+    if len(source) < len(" a") * _SHINGLE or len(words) < _SHINGLE + 1:
         return ""
-    theirs = [word.casefold() for word in _WORD.findall(source)]
-    known = {tuple(theirs[n : n + _SHINGLE]) for n in range(len(theirs) - _SHINGLE + 1)}
-    hits = [tuple(words[n : n + _SHINGLE]) in known for n in range(len(words) - _SHINGLE + 1)]
-    longest = max(map(len, "".join("x" if hit else " " for hit in hits).split()), default=0)
+    hits = bytes(f" {' '.join(words[n : n + _SHINGLE])} " in source for n in range(len(words) - _SHINGLE + 1))
     share = sum(hits) / len(hits)
-    if share >= 0.5 or longest + _SHINGLE - 1 >= most:
-        return f"{share:.0%}"
-    return ""
-
-
-def _copies_a_rule(words: Sequence[str], instructions: str) -> bool:
-    said = f" {' '.join(words)} "
-    rules = (" ".join(_WORD.findall(rule.casefold())) for rule in _END_OF_RULE.split(instructions))
-    return any(f" {rule} " in said for rule in rules if rule.count(" ") + 1 >= _COPIED_RULE)
+    return f"{share:.0%}" if share >= 0.5 or b"\1" * (most - _SHINGLE + 1) in hits else ""
 
 
 def _refuse_copies_between(

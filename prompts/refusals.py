@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+
+OPENS = r"\A[\s\"'“«>*_\[(]*"
+"""Where a text opens, quotes and bullets passed over."""
 
 
-def any_of(*patterns: str) -> re.Pattern[str]:
-    """One pattern that finds any of these, whatever the case."""
-    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE)
+class Pattern:
+    """Any of several patterns, whatever the case; those that open a text are looked for at its beginning only.
+
+    Args:
+        needs: characters of which a text holds at least one where a pattern fits; "" for any text.
+    """
+
+    def __init__(self, *patterns: str, needs: str = "") -> None:
+        opening = [pattern.removeprefix(OPENS) for pattern in patterns if pattern.startswith(OPENS)]
+        anywhere = [pattern for pattern in patterns if not pattern.startswith(OPENS)]
+        self._opening = _compiled(f"{OPENS}(?:{_either(opening)})") if opening else None
+        self._anywhere = _compiled(_either(anywhere)) if anywhere else None
+        self._needs = needs
+
+    def is_in(self, text: str) -> bool:
+        """Whether any of them fits."""
+        if self._needs and not any(char in text for char in self._needs):
+            return False
+        if self._opening is not None and self._opening.match(text):
+            return True
+        return self._anywhere is not None and self._anywhere.search(text) is not None
+
+
+def _either(patterns: Iterable[str]) -> str:
+    return "|".join(f"(?:{pattern})" for pattern in patterns)
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE)
 
 
 _CANNOT = r"(?:can ?not|can[’']?t|could ?n[’']?o?t|am (?:not able|unable)|[’']m (?:not able|unable)|won[’']t|will not)"
@@ -18,9 +48,8 @@ _DO = (
 _MACHINE = (
     r"(?:ai|a\.i\.|artificial intelligence|(?:large )?language model|llm|chatbot|(?:ai|virtual|digital) assistant)"
 )
-OPENS = r"\A[\s\"'“«>*_\[(]*"
 
-REFUSAL = any_of(
+REFUSAL = Pattern(
     # an apology and what cannot be done, first thing
     rf"{OPENS}(?:(?:i[’']?m|i am|we are|we[’']re)\s+(?:\w+\s+)?(?:sorry|afraid)|sorry|my apologies|i apologi[sz]e|"
     rf"unfortunately|regrettably)\b[^.!?]{{0,90}}?\b(?:(?:{_CANNOT}|can[’']?t|not able|unable)\b[^.!?]{{0,30}}?\b"
@@ -91,7 +120,7 @@ REFUSAL = any_of(
     rf"{OPENS}i (?:would )?need more (?:information|details|context)",
 )
 
-AS_AN_AI = any_of(
+AS_AN_AI = Pattern(
     rf"\bas an? (?:[\w-]+ ){{0,3}}{_MACHINE}\b(?:\s*(?:,|\Z)|[^.!?]{{0,40}}?\b(?:i|my)\b)",
     rf"\b(?:i[’']?m|i am) (?:just |only |merely |simply )?an? (?:[\w-]+ ){{0,3}}(?:{_MACHINE}|helpful assistant)\b",
     r"\b(?:als|als eine?) (?:ki|künstliche intelligenz|(?:ki-)?sprachmodell|(?:großes )?sprachmodell)\b"

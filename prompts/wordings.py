@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
-from prompts.refusals import AS_AN_AI, OPENS, REFUSAL, any_of
+from prompts.refusals import AS_AN_AI, OPENS, REFUSAL, Pattern
 
 
 class Wording(NamedTuple):
@@ -13,10 +12,13 @@ class Wording(NamedTuple):
 
     code: str
     meaning: str
-    pattern: re.Pattern[str]
+    pattern: Pattern
+
+    def is_in(self, text: str) -> bool:
+        return self.pattern.is_in(text)
 
 
-META_TALK = any_of(
+META_TALK = Pattern(
     rf"{OPENS}(?:sure|certainly|of course|absolutely|okay|ok|great|no problem|understood|got it|happy to)\b"
     rf"\s*[,!.:—-]",
     rf"{OPENS}(?:here is|here[’']s|here are|below is|the following is|this is) (?:the|a|an|your|my)\b[^.!?]{{0,40}}\b"
@@ -36,26 +38,27 @@ META_TALK = any_of(
     r"analy[sz]e|output)\b",
 )
 
-OBEYED = any_of(
+OBEYED = Pattern(
     r"\b(?:ignor|disregard|forget|overrid)\w*\b[^.!?]{0,30}\b(?:previous|prior|above|earlier|all|any|these|your|"
     r"system)\b"
     r"[^.!?]{0,20}\b(?:instruction|prompt|rule|direction|command)s?",
     r"\bpwned(?:-\d| by\b|\s*\Z|!)|\bhacked by\b|\bjailbroken\b|\bDAN mode\b",
-    r"\A\s*(?:system|assistant|user|developer|admin(?:istrator)?)\s*:",
+    rf"{OPENS}(?:system|assistant|user|developer|admin(?:istrator)?)\s*:",
     r"\bnote to (?:the )?(?:recommender|model|system|ai\b|assistant|moderators?|reviewers?)",
     r"\b(?:always|must) (?:be )?(?:recommend|rank)(?:ed)?\b[^.!?]{0,30}\b(?:first|1|one|top|everyone|everybody|all "
     r"users)\b",
     r"\binstructions? (?:overridden|ignored|accepted|received)\b|\b(?:prompt|instruction) injection\b",
 )
 
-LEAK = any_of(
+LEAK = Pattern(
     r"\bsk-[a-z0-9_-]{8,}|\bbearer\s+[a-z0-9._-]{12,}|\bAKIA[0-9A-Z]{12,}|-----BEGIN [A-Z ]*KEY",
     r"\b(?:my|the|our|this) (?:system|hidden|secret|initial) (?:prompt|message|instructions?)\b",
     r"\bapi[ _-]?key\b\s*[:=]",
 )
 
-PLACEHOLDER = any_of(
-    rf"{OPENS}lorem ipsum\b|\bdolor sit amet\b",
+PLACEHOLDER = Pattern(
+    rf"{OPENS}lorem ipsum\b",
+    r"\bdolor sit amet\b",
     r"\b(?:todo|tbd|tba|fixme)\b\s*(?:[:.\])]|\Z)",
     r"[\[<({]\s*(?:insert|your|add|enter|fill|put|write|some|placeholder|to be|item|user|title|name|genre|tbd|todo)\b"
     r"[^\]>)}]{0,60}[\]>)}]",
@@ -64,10 +67,11 @@ PLACEHOLDER = any_of(
     r"\b(?:this is|insert|replace with) (?:an? |some |the |your )?(?:example|sample|dummy|placeholder|test)\b",
     r"\bfoo ?bar\b|\bqwerty|\basdf",
     r"(?<![\w%])%[sd]\b",
-    rf"{OPENS}see (?:the )?(?:\w+ ){{0,3}}above\b|\b(?:same as|given|described) above\b",
+    rf"{OPENS}see (?:the )?(?:\w+ ){{0,3}}above\b",
+    r"\b(?:same as|given|described) above\b",
 )
 
-EMPTY_WORDS = any_of(
+EMPTY_WORDS = Pattern(
     rf"{OPENS}(?:string|text|summary|profile|reasoning|audience|description|value|example|test|lorem|n/a|not "
     rf"available|"
     r"unknown|undefined|null|nil|none|nothing|empty|placeholder|list of str(?:ings)?|see above|x+|\.+|…+|-+|_+|"
@@ -75,20 +79,20 @@ EMPTY_WORDS = any_of(
     rf"{OPENS}(?:example|sample|dummy|placeholder|default|generic|some|test) (?:text|summary|profile|description|"
     rf"string|"
     r"value|content|output|audience|theme)(?: (?:here|goes here))?\W*\Z",
-    r"\A\W*(?:theme|item|tag|value|string|text|keyword|example|entry|element)[ _-]?(?:\d+|[a-c])\W*\Z",
+    rf"{OPENS}(?:theme|item|tag|value|string|text|keyword|example|entry|element)[ _-]?(?:\d+|[a-c])\W*\Z",
 )
 """Words that stand for nothing when they are all there is; one of them among others may be a theme."""
 
-ERROR_TEXT = any_of(
+ERROR_TEXT = Pattern(
     rf"{OPENS}(?:error|exception|traceback|fatal|http)\b\s*(?:\d{{3}}\s*(?:[:.(–-]|\Z)|[:(\[])",
     rf"{OPENS}(?:(?:internal server|gateway|request|timeout|rate limit) (?:error|timed? ?out|exceeded)|too many "
     rf"requests|"
     r"service unavailable|bad gateway|unauthori[sz]ed)\b",
 )
 
-NESTED = any_of(r"\A\s*\{\s*[\"'][^\"']{1,60}[\"']\s*:", r"\A\s*\[\s*[\"'].*\]\s*\Z")
+NESTED = Pattern(r"\A\s*\{\s*[\"'][^\"']{1,60}[\"']\s*:", r"\A\s*\[\s*[\"'].*\]\s*\Z", needs="{[")
 
-SCHEMA_WORDS = any_of(
+SCHEMA_WORDS = Pattern(
     r"\b(?:minLength|maxLength|minItems|maxItems|additionalProperties)\b",
     r"\b(?:of|with|in|between|from|at least|at most|up to|max(?:imum)?) \d+(?: ?(?:to|and|-|–) ?\d+)? characters",
     r"\d ?(?:to|-|–|\.\.) ?\d+ characters",
@@ -97,19 +101,20 @@ SCHEMA_WORDS = any_of(
     r"<(?:string|text|str)>",
 )
 
-DELIMITERS = re.compile(
-    r"</?\s*data\b|data id=|<\|[\w ]{2,30}\|>|\[/?INST\]|<</?SYS>>|</?s>|\bim_(?:start|end)\b", re.IGNORECASE
+DELIMITERS = Pattern(
+    r"</?\s*data\b|data id=|<\|[\w ]{2,30}\|>|\[/?INST\]|<</?SYS>>|</?s>|\bim_(?:start|end)\b",
+    needs="<[=_",
 )
 
 _TOP_LEVELS = (
     r"(?:com|org|net|io|example|info|biz|co|dev|app|shop|site|online|xyz|ru|cn|de|uk|tk|ly|gg|me|test|invalid)"
 )
 LINT = (
-    Wording("email", "an e-mail address", any_of(r"[\w.+-]+\s?@\s?[\w-]+(?:\.[\w-]+)+", r"\bmailto:")),
+    Wording("email", "an e-mail address", Pattern(r"[\w.+-]+\s?@\s?[\w-]+(?:\.[\w-]+)+", r"\bmailto:", needs="@:")),
     Wording(
         "url",
         "an address of the web",
-        any_of(
+        Pattern(
             r"\b(?:https?|hxxps?|ftp|file|wss?)\s?:\s?/\s?/",
             r"\b(?:data|javascript|vbscript):\S",
             r"\bwww\.\w",
@@ -119,12 +124,13 @@ LINT = (
             r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?/",
             r"(?<![:/\w])//[a-z0-9-]+\.[a-z]",
             r"\[dot\]|\(dot\)",
+            needs=":/[(.",
         ),
     ),
     Wording(
         "markdown",
         "markdown",
-        any_of(
+        Pattern(
             r"!\[|\]\(|\]\[",
             r"(?:^|\n)\s*```",
             r"\*\*[^*\s][^*]*\*\*",
@@ -132,28 +138,35 @@ LINT = (
             r"(?:^|\n)\s{0,3}(?:[-*+]|\d+[.)])\s+\S[^\n]*\n\s{0,3}(?:[-*+]|\d+[.)])\s+\S",
             r"(?:^|\n)\|.*\|",
             r"(?:^|\n)\[[^\]]+\]:\s",
+            needs="[]`*#|\n",
         ),
     ),
     Wording(
         "phone",
         "a telephone number",
-        any_of(r"(?<![\w.])\+\d[\d\s().-]{7,}\d", r"(?<!\d)\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\d)"),
+        Pattern(r"(?<![\w.])\+\d[\d\s().-]{7,}\d", r"(?<!\d)\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\d)", needs="0123456789"),
     ),
     Wording(
         "html",
         "markup",
-        any_of(
+        Pattern(
             r"</?[a-z!][^<>]{0,400}>",
             r"<[a-z]+\s[^<>]{0,200}=",
             r"&(?:#\d+|#x[0-9a-f]+|lt|gt|quot|amp|nbsp);",
+            needs="<&",
         ),
     ),
-    Wording("template", "braces of a template", any_of(r"\{\{|\}\}|\{%|%\}|\$\{|<%|%>|\{#|#\{", r"\{[a-z_]{2,30}\}")),
+    Wording(
+        "template",
+        "braces of a template",
+        Pattern(r"\{\{|\}\}|\{%|%\}|\$\{|<%|%>|\{#|#\{", r"\{[a-z_]{2,30}\}", needs="{}%$#"),
+    ),
 )
 
-ESCAPES = re.compile(r"\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\[nrt](?![a-z])|\\[nrt][^\\]*\\[nrt]|\\\"")
-BROKEN = re.compile(
-    "\ufffd|(?:Ã[\u0080-\u00bf©®¨¼¶¤§‰ª«°±´µ·¸º»½¾¿ ]|â€[™œ\u009d“”˜¦\u0093\u0094]?|Â[ \u00a0£©®°]){1,}"
+ESCAPES = Pattern(r"\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\[nrt](?![a-z])|\\[nrt][^\\]*\\[nrt]|\\\"", needs="\\")
+BROKEN = Pattern(
+    "\ufffd|(?:Ã[\u0080-\u00bf©®¨¼¶¤§‰ª«°±´µ·¸º»½¾¿ ]|â€[™œ\u009d“”˜¦\u0093\u0094]?|Â[ \u00a0£©®°]){1,}",
+    needs="�ÃâÂ",
 )
 
 CONTENT = (
