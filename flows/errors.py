@@ -199,6 +199,40 @@ class QuarantineLimitError(FlowError, ValueError):
         )
 
 
+class NothingToAcceptError(FlowError, LookupError):
+    """A row in quarantine that holds no text which could be taken as a profile."""
+
+    exit_code = 2
+
+    def __init__(self, kind: str, entity_id: str, code: str, n_replies: int) -> None:
+        super().__init__(kind, entity_id, code, n_replies)
+        self.kind, self.entity_id, self.code, self.n_replies = kind, entity_id, code, n_replies
+
+    def __str__(self) -> str:
+        held = f"its {self.n_replies} replies hold no words" if self.n_replies else "no reply to it holds any text"
+        return (
+            f"{self.kind} {self.entity_id!r} ({self.code}) cannot be accepted: {held}. Nothing was changed; ask again "
+            f"with `semalign quarantine retry {self.entity_id}`"
+        )
+
+
+class NotInQuarantineError(FlowError, LookupError):
+    """An id or code that no row in quarantine has."""
+
+    exit_code = 2
+
+    def __init__(self, wanted: str, snapshot: str, known: Sequence[str]) -> None:
+        super().__init__(wanted, snapshot, known)
+        self.wanted, self.snapshot, self.known = wanted, snapshot, known
+
+    def __str__(self) -> str:
+        held = ", ".join(self.known) or "nothing"
+        return (
+            f"{self.wanted} is not among the profiles in quarantine of snapshot {self.snapshot}, which are: {held}. "
+            "`semalign quarantine list` shows them"
+        )
+
+
 class CoverageError(FlowError, ValueError):
     """Too few items with text for a model that reads language."""
 

@@ -1,6 +1,7 @@
 """What we say to a language model, what we show it, and how strictly we read what it answers."""
 
-from prompts.contents import Asked
+from prompts.contents import CONTENT_CODES, Asked
+from prompts.corrections import FAULTS, corrected, fault_of
 from prompts.errors import (
     MissingAttributeError,
     PromptError,
@@ -22,8 +23,11 @@ from prompts.loader import AttributeField, Limits, Prompt, known_prompts, load_p
 from prompts.privacy import Pii, redact
 from prompts.rendering import Message, Rendered, render, rendered_data
 from prompts.replies import RULES, Reply, parse_reply
+from prompts.salvage import best_text
 
 __all__ = [
+    "CONTENT_CODES",
+    "FAULTS",
     "RULES",
     "Asked",
     "AttributeField",
@@ -43,7 +47,10 @@ __all__ = [
     "ReviewEntry",
     "UnknownAttributeError",
     "UnknownPromptError",
+    "best_text",
     "check_attributes",
+    "corrected",
+    "fault_of",
     "item_evidence",
     "known_prompts",
     "load_prompt",

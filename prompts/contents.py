@@ -26,6 +26,12 @@ _COPIED_RULE = 5
 _END_OF_RULE = re.compile(r"[.!?:;\n]+")
 
 
+CONTENT_CODES = frozenset(wording.code for wording in CONTENT) | {
+    *("control", "bidi", "zero_width", "mixed_scripts", "no_words", "whitespace", "repeated"),
+    *("echo_prompt", "echo_evidence", "wrong_language"),
+}
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a model was shown.

@@ -61,7 +61,8 @@ class Rendered:
         (_, system), (_, content) = self.messages
         values = shown_values(self.evidence)
         texts = [text for _, text in self.fields] + values["reviews"]
-        texts += [entry[name] for entry in values["history"] for name in ("description", "review")]
+        # not the items' profiles in a history: they are in our own words, which may be used again
+        texts += [entry["review"] for entry in values["history"]]
         labelled = " ".join(f"{name} {text}" for name, text in values["attributes"].items())
         instructions = f"{system}\n{without_block(content, self.nonce)}"
         return Asked(instructions, [*texts, labelled], self.nonce, self.prompt.front.language)
