@@ -138,17 +138,17 @@ class NothingPublishedError(FlowError, LookupError):
 
 
 class UnknownIdError(FlowError, LookupError):
-    """An item or user the snapshot does not hold."""
+    """An item or user the snapshot does not hold, or not what was asked of it."""
 
     exit_code = 2
 
-    def __init__(self, kind: str, entity_id: str, snapshot: str) -> None:
-        super().__init__(kind, entity_id, snapshot)
-        self.kind, self.entity_id, self.snapshot = kind, entity_id, snapshot
+    def __init__(self, kind: str, entity_id: str, snapshot: str, lacks: str = "no vector") -> None:
+        super().__init__(kind, entity_id, snapshot, lacks)
+        self.kind, self.entity_id, self.snapshot, self.lacks = kind, entity_id, snapshot, lacks
 
     def __str__(self) -> str:
         return (
-            f"{self.kind} {self.entity_id!r} has no vector in snapshot {self.snapshot}. "
+            f"{self.kind} {self.entity_id!r} has {self.lacks} in {self.snapshot}. "
             f'`semalign sql "SELECT * FROM {self.kind}s LIMIT 10"` shows what there is'
         )
 

@@ -47,8 +47,10 @@ def parse_reply(text: str, prompt: Prompt, asked: Asked | None = None, tolerate:
     refuse_runaway(text)
     document, repair = read_object(text, prompt.reply)
     if set(document) != set(prompt.reply):
-        got = ", ".join(sorted(clean(key)[:40] for key in document)[:8])
-        raise ReplyError("wrong_keys", f"got {got or 'none'}; expected {', '.join(sorted(prompt.reply))}")
+        # in words of our own: the keys of a reply may hold anything
+        missing = ", ".join(name for name in prompt.reply if name not in document) or "none"
+        unknown = len(set(document) - set(prompt.reply))
+        raise ReplyError("wrong_keys", f"missing: {missing}; {unknown} keys that nobody asked for")
     values = {name: _checked(name, document[name], shape) for name, shape in prompt.reply.items()}
     profile = _joined(values, prompt.reply, "profile")
     _refuse_no_answer(profile, prompt)
@@ -93,7 +95,7 @@ def _checked_string(name: str, value: Any, shape: ReplyField) -> str:
         raise ReplyError("not_text", f"`{name}` holds a lone surrogate") from error
     if shape.choices:
         if value not in shape.choices:
-            raise ReplyError("not_a_choice", f"`{name}` is {clean(value)[:40]!r}, expected one of {shape.choices}")
+            raise ReplyError("not_a_choice", f"`{name}` is none of {', '.join(shape.choices)}")
         return value
     text = clean(value)
     if not text and shape.part == "profile":
