@@ -74,7 +74,9 @@ class SplitSettings(Branch):
 class ProfileSettings(Branch):
     """How items and users are put into words."""
 
-    domain: str = Field(default="generic", description="books, games, movies, papers, … or a folder under prompts_dir")
+    domain: str = Field(
+        default="generic", description="books, games, movies, papers, products, generic, or a folder under prompts_dir"
+    )
     engine: Annotated[PlainMapping, BeforeValidator(_named)] = Field(default_factory=lambda: dict(DEFAULT_ENGINE))
     prompts_dir: Path | None = Field(
         default=None, description="a folder of your own prompt files, <domain>/{item,user}.md"
