@@ -169,7 +169,7 @@ def show_similar(options: Options, item: str | None, text: str | None, k: int) -
         with warehouse.catalogue(snapshot) as catalogue:
             rows = catalogue.query("SELECT * FROM similar_items(?, ?)", [item, k]).to_pylist()
         if not rows:
-            raise UnknownIdError("item", str(item), snapshot.id)
+            raise UnknownIdError("item", str(item), f"snapshot {snapshot.id}")
     if options.json:
         emit_json({"snapshot": snapshot.id, "item": item, "text": text, "similar": rows})
     else:

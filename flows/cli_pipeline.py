@@ -166,10 +166,10 @@ def finish(options: Options, words: Sequence[str], summary: dict[str, Any]) -> i
     if summary["quarantined"]:
         done += f"; {summary['quarantined']:,} rows are in quarantine"
         if n_silent := summary["profiles_without_reply"]:
-            done += f' (semalign sql "SELECT * FROM quarantine" lists them); ask again for {n_silent:,} without a reply'
+            done += f" (semalign quarantine list); ask again for {n_silent:,} without a reply"
             last_word(done, ["run", "--retry", *options.flags()])
         else:
-            last_word(done, ["sql", "SELECT * FROM quarantine", *options.flags()])
+            last_word(done, ["quarantine", "list", *options.flags()])
         return 3
     last_word(done, ["status", *options.flags()])
     return 0

@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
             str | None, typer.Option("--users", help="Users, if there is something to say of them.")
         ] = None,
         domain: Annotated[
-            str, typer.Option("--domain", help="Prompts to use: games, movies, papers, generic, …")
+            str, typer.Option("--domain", help="Prompts to use: books, games, movies, papers, products, generic")
         ] = "generic",
         force: Annotated[bool, typer.Option("--force", help="Overwrite a semalign.toml that is there.")] = False,
     ) -> int:

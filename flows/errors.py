@@ -138,17 +138,17 @@ class NothingPublishedError(FlowError, LookupError):
 
 
 class UnknownIdError(FlowError, LookupError):
-    """An item or user the snapshot does not hold."""
+    """An item or user the snapshot does not hold, or not what was asked of it."""
 
     exit_code = 2
 
-    def __init__(self, kind: str, entity_id: str, snapshot: str) -> None:
-        super().__init__(kind, entity_id, snapshot)
-        self.kind, self.entity_id, self.snapshot = kind, entity_id, snapshot
+    def __init__(self, kind: str, entity_id: str, snapshot: str, lacks: str = "no vector") -> None:
+        super().__init__(kind, entity_id, snapshot, lacks)
+        self.kind, self.entity_id, self.snapshot, self.lacks = kind, entity_id, snapshot, lacks
 
     def __str__(self) -> str:
         return (
-            f"{self.kind} {self.entity_id!r} has no vector in snapshot {self.snapshot}. "
+            f"{self.kind} {self.entity_id!r} has {self.lacks} in {self.snapshot}. "
             f'`semalign sql "SELECT * FROM {self.kind}s LIMIT 10"` shows what there is'
         )
 
@@ -196,6 +196,40 @@ class QuarantineLimitError(FlowError, ValueError):
         return (
             f"{self.stage}: {self.n_bad} of {self.n_rows} rows were quarantined ({self.codes}), more than the allowed "
             f"{self.limit:.1%}; nothing was published. Mend the rows, or raise `{self.setting}`"
+        )
+
+
+class NothingToAcceptError(FlowError, LookupError):
+    """A row in quarantine that holds no text which could be taken as a profile."""
+
+    exit_code = 2
+
+    def __init__(self, kind: str, entity_id: str, code: str, n_replies: int) -> None:
+        super().__init__(kind, entity_id, code, n_replies)
+        self.kind, self.entity_id, self.code, self.n_replies = kind, entity_id, code, n_replies
+
+    def __str__(self) -> str:
+        held = f"its {self.n_replies} replies hold no words" if self.n_replies else "no reply to it holds any text"
+        return (
+            f"{self.kind} {self.entity_id!r} ({self.code}) cannot be accepted: {held}. Nothing was changed; ask again "
+            f"with `semalign quarantine retry {self.entity_id}`"
+        )
+
+
+class NotInQuarantineError(FlowError, LookupError):
+    """An id or code that no row in quarantine has."""
+
+    exit_code = 2
+
+    def __init__(self, wanted: str, snapshot: str, known: Sequence[str]) -> None:
+        super().__init__(wanted, snapshot, known)
+        self.wanted, self.snapshot, self.known = wanted, snapshot, known
+
+    def __str__(self) -> str:
+        held = ", ".join(self.known) or "nothing"
+        return (
+            f"{self.wanted} is not among the profiles in quarantine of snapshot {self.snapshot}, which are: {held}. "
+            "`semalign quarantine list` shows them"
         )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flows.model_choices import ModelChoice
 from flows.settings import Settings
-from flows.steps import embed, ingest, profile, train
+from flows.steps import embed, ingest, profile, questions, train
 from flows.steps.evidence import TrainingWorld, check_columns, load_prompts, training_world
 from flows.steps.rows import records
 
@@ -111,7 +111,7 @@ def _ingest_outlook(settings: Settings, warehouse: Warehouse) -> tuple[_Sight, S
         "interactions": prepared.interactions,
         "splits": prepared.splits,
     }
-    world = training_world(tables.__getitem__)
+    world = training_world(tables.__getitem__, settings.profiles.pii)
     words = _sizes_in_words(prepared.summary)
     facts = {"rows": prepared.summary["n_interactions"], "quarantined": prepared.summary["quarantined"]}
     return _Sight(None, world, prepared.summary, prepared.summary), StageOutlook(
@@ -141,10 +141,10 @@ def _profile_outlook(settings: Settings, warehouse: Warehouse, sight: _Sight) ->
     world = sight.world
     if world is None:
         assert sight.snapshot is not None  # a sight holds one or the other
-        world = training_world(sight.snapshot.read)
-    requests = [row for row, _, _ in profile.item_requests(world, pair, settings.profiles, engine) if row is not None]
+        world = training_world(sight.snapshot.read, settings.profiles.pii)
+    requests = [row for row, _, _ in questions.item_requests(world, pair, settings.profiles, engine) if row is not None]
     speaking = len(world.users) if engine.source != "attributes" else _speaking_users(world, pair)
-    asked = profile.user_requests(world, pair, settings.profiles, engine, {})
+    asked = questions.user_requests(world, pair, settings.profiles, engine, {})
     users = [row for row, _, _ in islice(asked, SAMPLE) if row is not None] if speaking else []
     return _Sight(None, world, sight.sizes, {}), _priced(engine, warehouse, requests, users, speaking)
 

@@ -74,7 +74,9 @@ class SplitSettings(Branch):
 class ProfileSettings(Branch):
     """How items and users are put into words."""
 
-    domain: str = Field(default="generic", description="books, games, movies, papers, … or a folder under prompts_dir")
+    domain: str = Field(
+        default="generic", description="books, games, movies, papers, products, generic, or a folder under prompts_dir"
+    )
     engine: Annotated[PlainMapping, BeforeValidator(_named)] = Field(default_factory=lambda: dict(DEFAULT_ENGINE))
     prompts_dir: Path | None = Field(
         default=None, description="a folder of your own prompt files, <domain>/{item,user}.md"
@@ -83,6 +85,12 @@ class ProfileSettings(Branch):
         default=None, description="the prompts read only these columns; never more than they allow"
     )
     seed: int = Field(default=0, ge=0, description="which training items a user's prompt samples")
+    reask: bool = Field(default=True, description="a reply that cannot be used is asked for once more")
+    tolerate: tuple[str, ...] = Field(default=(), description="codes of contents that are let through, such as 'url'")
+    pii: Literal["off", "strict"] = Field(
+        default="off",
+        description="'strict' takes e-mail addresses, telephone numbers, links and @handles out of reviews",
+    )
     min_coverage: float = Field(
         default=0.5, ge=0, le=1, description="models that read language need this share of items with text"
     )

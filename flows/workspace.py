@@ -54,7 +54,12 @@ class Tally:
 
 @dataclass
 class Workspace:
-    """One run's place of work. Writing needs the lock, which `opened` holds."""
+    """One run's place of work. Writing needs the lock, which `opened` holds.
+
+    Args:
+        again: (kind, id) of rows in quarantine that are asked for another reply.
+        accepting: (kind, id) of rows in quarantine whose best text is taken as it is.
+    """
 
     warehouse: Warehouse
     settings_hash: str
@@ -64,6 +69,8 @@ class Workspace:
     threads: int | None = None
     retry: bool = False
     repay: bool = False
+    again: frozenset[tuple[str, str]] = frozenset()
+    accepting: frozenset[tuple[str, str]] = frozenset()
     run_id: str = field(default_factory=lambda: new_run_id())
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started: float = field(default_factory=time.monotonic)

@@ -1,5 +1,7 @@
 """What we say to a language model, what we show it, and how strictly we read what it answers."""
 
+from prompts.contents import CONTENT_CODES, Asked
+from prompts.corrections import FAULTS, corrected, fault_of
 from prompts.errors import (
     MissingAttributeError,
     PromptError,
@@ -18,16 +20,23 @@ from prompts.evidence import (
     user_evidence,
 )
 from prompts.loader import AttributeField, Limits, Prompt, known_prompts, load_prompt
+from prompts.privacy import Pii, redact
 from prompts.rendering import Message, Rendered, render, rendered_data
-from prompts.replies import Reply, parse_reply
+from prompts.replies import RULES, Reply, parse_reply
+from prompts.salvage import best_text
 
 __all__ = [
+    "CONTENT_CODES",
+    "FAULTS",
+    "RULES",
+    "Asked",
     "AttributeField",
     "Evidence",
     "HistoryEntry",
     "Limits",
     "Message",
     "MissingAttributeError",
+    "Pii",
     "Prompt",
     "PromptError",
     "PromptFileError",
@@ -38,11 +47,15 @@ __all__ = [
     "ReviewEntry",
     "UnknownAttributeError",
     "UnknownPromptError",
+    "best_text",
     "check_attributes",
+    "corrected",
+    "fault_of",
     "item_evidence",
     "known_prompts",
     "load_prompt",
     "parse_reply",
+    "redact",
     "render",
     "rendered_data",
     "user_evidence",

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from prompts.errors import MissingAttributeError
 from prompts.loader import AttributeField, Kind, Prompt
-from prompts.text import MISSING, as_text, as_texts, shorten
+from prompts.text import MISSING, as_json, as_text, as_texts, shorten
+from prompts.tokens import count_tokens
+
+_HISTORY_KEYS = ("title", "description", "rating", "review")
+_SHORTEST = 24
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,20 @@ class Evidence:
         return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
 
+def shown_values(evidence: Evidence) -> dict[str, Any]:
+    """The evidence under the names templates know: attributes, reviews, history."""
+    return {
+        "attributes": {name: value if isinstance(value, str) else list(value) for name, value in evidence.attributes},
+        "reviews": list(evidence.reviews),
+        "history": [dict(zip(_HISTORY_KEYS, entry, strict=True)) for entry in evidence.history],
+    }
+
+
+def shown_tokens(evidence: Evidence) -> int:
+    """How many tokens the evidence takes in a prompt, as `count_tokens` counts them."""
+    return sum(count_tokens(as_json(value)) for value in shown_values(evidence).values() if value)
+
+
 def check_attributes(prompt: Prompt, columns: Iterable[str]) -> None:
     """Returns when the data has every attribute the prompt requires; call it once a table, before any row.
 
@@ -93,7 +111,7 @@ def item_evidence(
     shortened = [shorten(texts[user_id], prompt.limits.review_chars) for user_id in user_ids]
     if not shortened and not _says_something(shown):
         return None
-    return Evidence(
+    evidence = Evidence(
         prompt.id,
         "item",
         shown,
@@ -101,6 +119,7 @@ def item_evidence(
         pairs=tuple(user_ids),
         truncated=cut or any(was_cut for _, was_cut in shortened),
     )
+    return _within(evidence, prompt.limits.max_tokens)
 
 
 def user_evidence(
@@ -127,7 +146,7 @@ def user_evidence(
     entries = [_history_texts(prompt, telling[item_id]) for item_id in item_ids]
     if not entries and not _says_something(shown):
         return None
-    return Evidence(
+    evidence = Evidence(
         prompt.id,
         "user",
         shown,
@@ -135,6 +154,7 @@ def user_evidence(
         pairs=tuple(item_ids),
         truncated=cut or any(was_cut for _, was_cut in entries),
     )
+    return _within(evidence, prompt.limits.max_tokens)
 
 
 def _allowed(
@@ -180,3 +200,38 @@ def _history_texts(prompt: Prompt, entry: HistoryEntry) -> tuple[tuple[str, str,
     shown = (as_text(entry.title), profile, as_text(entry.rating), review)
     title, description, rating, said = (text or MISSING for text in shown)
     return (title, description, rating, said), profile_cut or review_cut
+
+
+def _within(evidence: Evidence, max_tokens: int) -> Evidence:
+    """The evidence cut to its budget: the last samples go first, then the longest texts, then the last attributes."""
+    while (excess := shown_tokens(evidence) - max_tokens) > 0:
+        evidence = replace(_smaller(evidence, excess), truncated=True)
+    return evidence
+
+
+def _smaller(evidence: Evidence, excess: int) -> Evidence:
+    if len(evidence.pairs) > 1:
+        pairs, reviews, history = evidence.pairs[:-1], evidence.reviews[:-1], evidence.history[:-1]
+        return replace(evidence, pairs=pairs, reviews=reviews, history=history)
+    texts = [(len(str(value)), place) for place, (_, value) in enumerate(evidence.attributes)]
+    longest, place = max(texts, default=(0, 0))
+    sampled = max(map(len, [*evidence.reviews, *(text for entry in evidence.history for text in entry)]), default=0)
+    if max(longest, sampled) <= _SHORTEST:
+        # nothing but crumbs: whole attributes go, the least telling first
+        attributes, one = evidence.attributes[:-1], len(evidence.attributes) > 1
+        return replace(evidence, attributes=attributes) if one else replace(evidence, reviews=(), history=(), pairs=())
+    # a token is a character or more, so that nothing is cut that could have stayed
+    size = max(_SHORTEST, max(longest, sampled) - excess)
+    if sampled >= longest:
+        reviews = tuple(shorten(text, size)[0] for text in evidence.reviews)
+        history = tuple(_four(shorten(text, size)[0] for text in entry) for entry in evidence.history)
+        return replace(evidence, reviews=reviews, history=history)
+    name, value = evidence.attributes[place]
+    fewer = shorten(value, size)[0] if isinstance(value, str) else (value[:-1] or MISSING)
+    changed = (*evidence.attributes[:place], (name, fewer), *evidence.attributes[place + 1 :])
+    return replace(evidence, attributes=changed)
+
+
+def _four(texts: Iterable[str]) -> tuple[str, str, str, str]:
+    title, description, rating, review = texts
+    return title, description, rating, review

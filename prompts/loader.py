@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prompts.errors import PromptFileError, UnknownAttributeError, UnknownPromptError
+from prompts.reply_shape import ReplyField, completed, schema_of
 from prompts.templates import TemplateFault, check_template
 
 Kind = Literal["item", "user"]
@@ -48,45 +49,38 @@ class AttributeField(_Declared):
 
 
 class Limits(_Declared):
-    """How much evidence is shown: reviews of an item, training items of a user, and characters of each."""
+    """How much evidence is shown: reviews of an item, training items of a user, characters of each, tokens of all.
+
+    Args:
+        max_tokens: bound of the whole data block, as `prompts.tokens` counts them; the last samples go first.
+    """
 
     history: int = Field(default=6, gt=0)
     description_chars: int = Field(default=900, gt=0)
     reviews: int = Field(default=6, ge=0)
     review_chars: int = Field(default=1500, gt=0)
-
-
-class ReplyField(_Declared):
-    """A string of the reply: between so many characters, or one of a few choices."""
-
-    about: str = ""
-    min_chars: int = Field(default=1, ge=0)
-    max_chars: int = Field(default=1600, gt=0)
-    choices: tuple[str, ...] = ()
-
-    def schema_of(self) -> dict[str, Any]:
-        about = {"description": self.about} if self.about else {}
-        if self.choices:
-            return {"type": "string", **about, "enum": list(self.choices)}
-        return {"type": "string", **about, "minLength": self.min_chars, "maxLength": self.max_chars}
-
-
-class ReplyShape(_Declared):
-    """The two strings every reply has; only the profile is embedded."""
-
-    reasoning: ReplyField = ReplyField()
-    profile: ReplyField = ReplyField(min_chars=20)
+    max_tokens: int = Field(default=6000, ge=100)
 
 
 class FrontMatter(_Declared):
-    """What a prompt file declares about itself."""
+    """What a prompt file declares about itself.
+
+    Args:
+        language: two letters, such as "en"; a reply in another language is refused. None takes any.
+    """
 
     version: int = Field(ge=1)
     about: str = Field(min_length=1)
     attributes: tuple[AttributeField, ...]
     personal: tuple[str, ...] = ()
     limits: Limits = Limits()
-    reply: ReplyShape = ReplyShape()
+    reply: dict[Annotated[str, Field(pattern=_NAME)], ReplyField] = Field(default_factory=lambda: completed({}))
+    language: str | None = Field(default=None, pattern=r"^[a-z]{2}$")
+
+    @field_validator("reply")
+    @classmethod
+    def _reply_is_whole(cls, reply: dict[str, ReplyField]) -> dict[str, ReplyField]:
+        return completed(reply)
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> FrontMatter:
@@ -140,7 +134,8 @@ class Prompt:
         return self.front.limits
 
     @property
-    def reply(self) -> ReplyShape:
+    def reply(self) -> dict[str, ReplyField]:
+        """The fields of a reply, in the order in which they are asked for."""
         return self.front.reply
 
     def restricted_to(self, attributes: Sequence[str]) -> Prompt:
@@ -158,19 +153,14 @@ class Prompt:
 
     @cached_property
     def reply_schema(self) -> dict[str, Any]:
-        """JSON schema of the reply: two strings, nothing else; the reasoning comes first so that it can help."""
-        shapes = {"reasoning": self.reply.reasoning, "profile": self.reply.profile}
-        return {
-            "type": "object",
-            "properties": {name: shape.schema_of() for name, shape in shapes.items()},
-            "required": list(shapes),
-            "additionalProperties": False,
-        }
+        """JSON schema of the reply."""
+        return schema_of(self.reply)
 
     @cached_property
     def fingerprint(self) -> str:
         """sha256 of what the file means: a changed comment or line end changes nothing and costs nothing."""
-        meaning = [self.id, self.front.model_dump(mode="json"), self.system, self.template]
+        # without the defaults: a setting that prompt files may have from now on is no reason to pay for all again
+        meaning = [self.id, self.front.model_dump(mode="json", exclude_defaults=True), self.system, self.template]
         canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
@@ -274,7 +264,7 @@ def _line_of(node: Any, location: tuple[int | str, ...]) -> int | None:
 
 
 def _known_keys(location: tuple[int | str, ...]) -> tuple[str, ...]:
-    models = {"attributes": AttributeField, "limits": Limits, "reply": ReplyShape, "profile": ReplyField}
-    models["reasoning"] = ReplyField
-    named = [part for part in location[:-1] if part in models]
-    return tuple((models[str(named[-1])] if named else FrontMatter).model_fields)
+    models = {"attributes": AttributeField, "limits": Limits, "reply": ReplyField}
+    return tuple(
+        models.get(str(location[0]), FrontMatter).model_fields if len(location) > 1 else FrontMatter.model_fields
+    )

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
+from prompts.contents import Asked
 from prompts.errors import RenderError
-from prompts.evidence import Evidence
+from prompts.evidence import Evidence, shown_values
 from prompts.loader import Prompt
-from prompts.templates import TemplateFault, fill, read_block
+from prompts.templates import TemplateFault, fill, read_block, without_block
 from prompts.text import MISSING
 
 Message: TypeAlias = tuple[str, str]
 """(role, content)"""
-
-_HISTORY_KEYS = ("title", "description", "rating", "review")
 
 
 @dataclass(frozen=True)
@@ -50,16 +49,28 @@ class Rendered:
             RenderError: the template fails on this evidence, or its data does not read back.
         """
         try:
-            content = fill(self.prompt.template, self.prompt.kind, self.nonce, _values(self.evidence))
+            content = fill(self.prompt.template, self.prompt.kind, self.nonce, shown_values(self.evidence))
             read_block(content, self.nonce)
         except TemplateFault as fault:
             raise RenderError(self.prompt.id, fault.reason) from fault
         return (("system", self.prompt.system), ("user", content))
 
+    @property
+    def asked(self) -> Asked:
+        """What the model saw, for `parse_reply` to notice copies of it."""
+        (_, system), (_, content) = self.messages
+        values = shown_values(self.evidence)
+        texts = [text for _, text in self.fields] + values["reviews"]
+        # not the items' profiles in a history: they are in our own words, which may be used again
+        texts += [entry["review"] for entry in values["history"]]
+        labelled = " ".join(f"{name} {text}" for name, text in values["attributes"].items())
+        instructions = f"{system}\n{without_block(content, self.nonce)}"
+        return Asked(instructions, [*texts, labelled], self.nonce, self.prompt.front.language)
+
 
 def render(prompt: Prompt, evidence: Evidence) -> Rendered:
     """The messages, schema and fields of one request; the messages are made when they are first asked for."""
-    values = _values(evidence)
+    values = shown_values(evidence)
     canonical = json.dumps([prompt.fingerprint, values], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     nonce = hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:16]
     return Rendered(prompt, evidence, _fields(prompt, evidence), nonce)
@@ -68,14 +79,6 @@ def render(prompt: Prompt, evidence: Evidence) -> Rendered:
 def rendered_data(rendered: Rendered) -> Any:
     """The data of a rendered message, read back from its text."""
     return read_block(rendered.messages[-1][1], rendered.nonce)
-
-
-def _values(evidence: Evidence) -> dict[str, Any]:
-    return {
-        "attributes": {name: value if isinstance(value, str) else list(value) for name, value in evidence.attributes},
-        "reviews": list(evidence.reviews),
-        "history": [dict(zip(_HISTORY_KEYS, entry, strict=True)) for entry in evidence.history],
-    }
 
 
 def _fields(prompt: Prompt, evidence: Evidence) -> tuple[tuple[str, str], ...]:

@@ -11,6 +11,8 @@ import jinja2
 from jinja2 import meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from prompts.text import as_json
+
 _SAMPLE_NONCE = "0" * 16
 VARIABLES = {"item": ("open", "close", "attributes", "reviews"), "user": ("open", "close", "attributes", "history")}
 
@@ -65,6 +67,11 @@ def read_block(message: str, nonce: str) -> Any:
         raise TemplateFault(f"the text between {{{{ open }}}} and {{{{ close }}}} is not JSON: {error}") from error
 
 
+def without_block(message: str, nonce: str) -> str:
+    """The message's own words, without its data."""
+    return message.partition(opening(nonce))[0] + message.partition(closing(nonce))[2]
+
+
 def check_template(template: str, kind: str) -> None:
     """Returns when the template renders and its block holds JSON, with values and without any.
 
@@ -88,20 +95,19 @@ def check_template(template: str, kind: str) -> None:
         read_block(fill(template, kind, _SAMPLE_NONCE, values), _SAMPLE_NONCE)
 
 
-def _as_json(value: Any) -> str:
-    """JSON on one line without `<` or `>`, so that no text can forge a delimiter; delimiters pass."""
+def _printed(value: Any) -> str:
+    """A value as JSON; delimiters pass as they are."""
     if isinstance(value, _Delimiter):
         return value
     if isinstance(value, jinja2.Undefined):
         str(value)  # a strict undefined raises here and says which name it is
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e")
+    return as_json(value)
 
 
 @lru_cache(maxsize=1)
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, finalize=_as_json, autoescape=False, trim_blocks=True, lstrip_blocks=True
+        undefined=jinja2.StrictUndefined, finalize=_printed, autoescape=False, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals.clear()
     return environment

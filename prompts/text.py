@@ -7,6 +7,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 MISSING = "None"
 _MISSING_WORDS = frozenset({"", "none", "null", "nan", "n/a"})
@@ -62,3 +63,9 @@ def shorten(text: str, max_chars: int) -> tuple[str, bool]:
     if word_end > max_chars // 2:
         head = head[:word_end]
     return head.rstrip(" ,;:-") + "…", True
+
+
+def as_json(value: Any) -> str:
+    """JSON on one line without `<` or `>`, as it stands in a prompt: no text can forge a delimiter."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e")

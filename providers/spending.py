@@ -72,6 +72,7 @@ def worst_case(request: Request, max_tokens: int, price: Price | None) -> Bookin
     """What this request can cost at most: its text counted generously, its reply at full length."""
     n_bytes = sum(len(content.encode("utf-8", "replace")) for _, content in request.messages)
     n_bytes += len(canonical_json(request.schema))  # servers count the schema as part of the question
+    max_tokens = request.sampling.get("max_tokens", max_tokens)  # a second question may have more room than the first
     tokens_in = -(-n_bytes // _BYTES_PER_TOKEN) + _TOKENS_AROUND_A_MESSAGE * (len(request.messages) + 1)
     return Booking(tokens_in, max_tokens, price.cost(tokens_in, max_tokens) if price else None)
 

@@ -71,10 +71,15 @@ def load_prompts(settings: ProfileSettings) -> PromptPair:
     """The prompts of the settings' domain, restricted to `profiles.attributes` where that is set.
 
     Raises:
-        SettingValueError: `profiles.attributes` names something no prompt of the domain may read.
+        SettingValueError: `profiles.attributes` names something no prompt of the domain may read, or
+            `profiles.tolerate` no code.
     """
-    from prompts import load_prompt
+    from prompts import CONTENT_CODES, load_prompt
 
+    for code in settings.tolerate:
+        if code not in CONTENT_CODES:
+            problem = f"no code of a reply's contents; known: {', '.join(sorted(CONTENT_CODES))}"
+            raise SettingValueError("profiles.tolerate", code, problem)
     directory = Path(settings.prompts_dir) if settings.prompts_dir else None
     pair = PromptPair(*(load_prompt(settings.domain, kind, directory=directory) for kind in ("item", "user")))
     if settings.attributes is None:
@@ -88,12 +93,15 @@ def load_prompts(settings: ProfileSettings) -> PromptPair:
     return PromptPair(pair.item.restricted_to(next(kept)), pair.user.restricted_to(next(kept)))
 
 
-def training_world(read: ReadTable) -> TrainingWorld:
+def training_world(read: ReadTable, pii: str = "off") -> TrainingWorld:
     """Attributes and training rows of a snapshot's tables.
 
     Args:
         read: gives a table by name, `snapshot.read` for a snapshot.
+        pii: "strict" takes personal details out of what users wrote.
     """
+    from prompts import redact
+
     items = _entities(read("items"), "item_id")
     users = _entities(read("users"), "user_id")
     world = TrainingWorld(items, users)
@@ -103,6 +111,7 @@ def training_world(read: ReadTable) -> TrainingWorld:
     histories, reviews = defaultdict(list), defaultdict(list)
     for user_id, item_id, rating, text in zip(*(_optional(rows, name) for name in READ_OF_ROWS), strict=True):
         if (user_id, item_id) in training:
+            text = redact(text) if text and pii == "strict" else text
             histories[user_id].append(TrainingRow(item_id, rating, text))
             if text:
                 reviews[item_id].append((user_id, text))

@@ -37,7 +37,7 @@ def refuse_leaks(snapshot: Snapshot, settings: ProfileSettings) -> int:
     pairs = zip(strings(splits, "user_id"), strings(splits, "item_id"), strict=True)
     parts = dict(zip(pairs, strings(splits, "part"), strict=True))
     _refuse_other_parts(rows, parts)
-    _refuse_other_hashes(rows, training_world(snapshot.read), load_prompts(settings), settings.seed)
+    _refuse_other_hashes(rows, training_world(snapshot.read, settings.pii), load_prompts(settings), settings.seed)
     return len(rows)
 
 

@@ -4,44 +4,31 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flows.errors import QuarantineLimitError, StoppedProfilesError
+from flows.errors import QuarantineLimitError
 from flows.settings import ProfileSettings, digest
+from flows.steps.answers import Asking, ProfileRows, profile_row
 from flows.steps.evidence import (
     POOLED,
     PromptPair,
     TrainingWorld,
     check_columns,
-    has_attributes,
-    item_text_evidence,
     load_prompts,
     pooled_evidence,
     training_world,
-    user_text_evidence,
 )
 from flows.steps.ingest import stamp
+from flows.steps.questions import Questioner
 from flows.steps.rows import records, sequence_hash, strings
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
-    from prompts import Evidence, Prompt
-    from providers import Completion, Engine, EngineConfig, Journal, OnProgress, Progress, Request
+    from providers import Engine, EngineConfig, Journal
     from warehouse import Snapshot
 
 VERSION = 1
-
-
-@dataclass
-class ProfileRows:
-    """Profiles as they come in, and the rows that were put aside."""
-
-    profiles: list[dict[str, Any]] = field(default_factory=list)
-    quarantine: list[dict[str, Any]] = field(default_factory=list)
-    no_text: Counter[str] = field(default_factory=Counter)
-    without_reply: int = 0
 
 
 def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSettings) -> str:
@@ -58,12 +45,13 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
     engine_settings = parse_engine(settings.engine)
     pair = load_prompts(settings)
     key = profile_key(upstream, settings, engine_settings, pair)
-    if not (workspace.retry and _may_be_asked_again(workspace, key)) and (found := workspace.found("profile", key)):
+    again = bool(workspace.again or workspace.accepting) or (workspace.retry and _may_be_asked_again(workspace, key))
+    if not again and (found := workspace.found("profile", key)):
         _refuse_stored(workspace.warehouse.snapshot(found), settings)
         return found
     started = time.monotonic()
     check_columns(pair, upstream.stages["ingest"]["summary"])
-    world = training_world(upstream.read)
+    world = training_world(upstream.read, settings.pii)
     with workspace.warehouse.ledger() as ledger, engine_settings.open() as engine:
         if workspace.repay:
             ledger.batches.release()
@@ -76,6 +64,8 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
     builder = workspace.warehouse.begin(upstream)
     builder.replace("profiles", arrow_table("profiles", _columns(rows.profiles)))
     builder.replace("prompts", arrow_table("prompts", _columns(_prompt_rows(upstream, pair))))
+    if rows.decisions:
+        builder.append("decisions", arrow_table("decisions", _columns(rows.decisions)))
     aside = _columns(_quarantine_rows(upstream, rows, workspace.run_id), QUARANTINE_COLUMNS)
     builder.replace("quarantine", arrow_table("quarantine", aside))
     stamp(builder, "profile", key, summary)
@@ -92,35 +82,15 @@ def _may_be_asked_again(workspace: Workspace, key: str) -> bool:
 
 
 def profile_key(upstream: Snapshot, settings: ProfileSettings, engine: EngineConfig, pair: PromptPair) -> str:
-    """Everything a profile depends on: the tables, the prompts, the engine's identity, the sampling seed."""
-    shaping = {"domain": settings.domain, "seed": settings.seed}
+    """Everything a profile depends on: tables, prompts, the engine's identity, the sampling seed, the rules."""
+    from prompts import RULES
+
+    shaping: dict[str, Any] = {"domain": settings.domain, "seed": settings.seed}
+    if settings.pii != "off":
+        shaping["pii"] = settings.pii
+    if engine.source != "attributes":  # whose texts nobody judges
+        shaping["judged"] = [RULES, settings.reask, sorted(settings.tolerate)]
     return digest("profile", VERSION, upstream.stages["ingest"]["key"], shaping, engine.identity(), pair.identity())
-
-
-def item_requests(
-    world: TrainingWorld, pair: PromptPair, settings: ProfileSettings, engine: EngineConfig
-) -> Iterator[tuple[Request | None, Evidence | None, str]]:
-    """A request for every item with text, (None, None, id) for the others."""
-    for item_id in world.items:
-        evidence = item_text_evidence(world, pair, settings.seed, item_id)
-        yield _request(pair.item, evidence, engine, "item", item_id)
-
-
-def user_requests(
-    world: TrainingWorld,
-    pair: PromptPair,
-    settings: ProfileSettings,
-    engine: EngineConfig,
-    item_profiles: Mapping[str, str],
-) -> Iterator[tuple[Request | None, Evidence | None, str]]:
-    """A request for every user with a text of their own, (None, None, id) for those whose vector is pooled.
-
-    The attributes engine composes a text from attributes alone, so it has nothing to say of a user without any.
-    """
-    for user_id in world.users:
-        speaks = engine.source != "attributes" or has_attributes(world, pair, user_id)
-        evidence = user_text_evidence(world, pair, item_profiles, settings.seed, user_id) if speaks else None
-        yield _request(pair.user, evidence, engine, "user", user_id)
 
 
 def profile_summary(rows: ProfileRows, pair: PromptPair, engine: EngineConfig) -> dict[str, Any]:
@@ -135,10 +105,15 @@ def profile_summary(rows: ProfileRows, pair: PromptPair, engine: EngineConfig) -
         "users_without_text": rows.no_text["user"],
         "quarantined": len(rows.quarantine),
         "without_reply": rows.without_reply,
+        **({} if engine.source == "attributes" else _judged(rows)),
         "content": sequence_hash(f"{row['kind']}\x1f{row['entity_id']}\x1f{row['profile']}" for row in rows.profiles),
         "prompts": [f"{prompt.id} v{prompt.version}" for prompt in (pair.item, pair.user)],
         "user_source": engine.source if written["user", False] else POOLED,
     }
+
+
+def _judged(rows: ProfileRows) -> dict[str, int]:
+    return {"reasked": rows.reasked, "repaired": rows.repaired, "accepted": rows.accepted}
 
 
 def _written(
@@ -151,150 +126,23 @@ def _written(
     journal: Journal,
 ) -> ProfileRows:
     rows = ProfileRows()
-    asked = item_requests(world, pair, settings, engine_settings)
-    _answer(workspace, rows, asked, len(world.items), pair.item, engine, journal)
+    asking = Asking(workspace, rows, settings, engine, journal, _decided(workspace))
+    silent = asking.ask_all(Questioner(world, pair, settings, engine_settings, {}), "item")
+    rows.no_text["item"] += len(silent)
     item_profiles = {row["entity_id"]: row["profile"] for row in rows.profiles}
-    asked = user_requests(world, pair, settings, engine_settings, item_profiles)
-    pooled = _answer(workspace, rows, asked, len(world.users), pair.user, engine, journal)
-    for user_id in pooled:
+    for user_id in asking.ask_all(Questioner(world, pair, settings, engine_settings, item_profiles), "user"):
         items, evidence_hash = pooled_evidence(world, user_id)
-        row = _row(pair.user, "user", user_id, None, items, evidence_hash)
+        row = profile_row(pair.user, "user", user_id, None, items, evidence_hash)
         rows.profiles.append(row | {"source": POOLED, "model": POOLED})
     return rows
 
 
-def _answer(
-    workspace: Workspace,
-    rows: ProfileRows,
-    asked: Iterable[tuple[Request | None, Evidence | None, str]],
-    total: int,
-    prompt: Prompt,
-    engine: Engine,
-    journal: Journal,
-) -> list[str]:
-    """Appends a row for every completion; returns the ids that have no text of their own."""
-    from providers import StoppedEarlyError
-
-    silent: list[str] = []
-    evidences: dict[str, Evidence] = {}
-    label = f"profile {prompt.kind}s"
-
-    def requests() -> Iterator[Request]:
-        for request, evidence, entity_id in asked:
-            if request is None or evidence is None:
-                silent.append(entity_id)
-            else:
-                evidences[entity_id] = evidence
-                yield request
-
-    done = 0
-    try:
-        for done, completion in enumerate(engine.complete(requests(), journal, _heard(workspace)), start=1):
-            _count(workspace, completion, engine.paid)
-            evidence = evidences.pop(completion.request.entity_id)
-            if completion.error_code == "no_text":
-                silent.append(completion.request.entity_id)
-            else:
-                _keep(rows, completion, evidence, prompt, engine.source)
-                rows.without_reply += completion.text is None and journal.answered(completion.request.key) is None
-            workspace.progress.advance(label, done + len(silent), total, _spent(workspace))
-    except StoppedEarlyError as error:
-        raise StoppedProfilesError(prompt.kind, done + len(silent), total, str(error)) from error
-    workspace.progress.advance(label, total, total, _spent(workspace))
-    if prompt.kind == "item":
-        rows.no_text["item"] += len(silent)
-    return silent
-
-
-def _heard(workspace: Workspace) -> OnProgress:
-    """Passes on what an engine has to say; the counting is done here."""
-
-    def hear(progress: Progress) -> None:
-        if progress.note is not None:
-            workspace.progress.note(progress.note)
-
-    return hear
-
-
-def _request(
-    prompt: Prompt, evidence: Evidence | None, engine: EngineConfig, kind: str, entity_id: str
-) -> tuple[Request | None, Evidence | None, str]:
-    from prompts import render
-
-    if evidence is None:
-        return None, None, entity_id
-    rendered = render(prompt, evidence)
-    # what composes texts from fields has no use for messages, and rendering them is most of the work
-    messages = rendered.messages if engine.source != "attributes" else ()
-    request = engine.request(
-        messages=messages, schema=rendered.schema, fields=rendered.fields, kind=kind, entity_id=entity_id
-    )
-    return request, evidence, entity_id
-
-
-def _keep(rows: ProfileRows, completion: Completion, evidence: Evidence, prompt: Prompt, source: str) -> None:
-    from prompts import ReplyError, parse_reply
-
-    request = completion.request
-    aside = {"kind": request.kind, "entity_id": request.entity_id}
-    if completion.text is None:
-        rows.quarantine.append(aside | {"code": completion.error_code or "no_reply", "detail": completion.detail})
-        return
-    profile, reasoning = completion.text, None
-    if not completion.verbatim:
-        try:
-            reply = parse_reply(completion.text, prompt)
-        except ReplyError as error:
-            rows.quarantine.append(aside | {"code": error.code, "detail": error.detail})
-            return
-        profile, reasoning = reply.profile, reply.reasoning
-    row = _row(prompt, request.kind, request.entity_id, profile, list(evidence.pairs), evidence.hash)
-    key = None if completion.verbatim else request.key
-    rows.profiles.append(row | {"reasoning": reasoning, "source": source, "model": request.model, "request_key": key})
-
-
-def _row(
-    prompt: Prompt, kind: str, entity_id: str, profile: str | None, pairs: list[str], evidence_hash: str
-) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "entity_id": entity_id,
-        "profile": profile,
-        "reasoning": None,
-        "source": None,
-        "model": None,
-        "prompt_id": prompt.id,
-        "prompt_version": prompt.version,
-        "evidence_hash": evidence_hash,
-        "evidence": pairs,
-        "request_key": None,
-        "snapshot": None,
-    }
-
-
-def _count(workspace: Workspace, completion: Completion, paid: bool) -> None:
-    if completion.verbatim or completion.error_code == "no_text":
-        return
-    tally = workspace.tally
-    tally.cached += completion.cached
-    tally.calls += 0 if completion.cached else completion.calls
-    tally.failed += completion.text is None
-    if completion.cached:
-        return
-    tally.tokens_in += completion.tokens_in or 0
-    tally.tokens_out += completion.tokens_out or 0
-    usd = completion.usd if paid or completion.usd is not None else 0.0  # a server on this machine costs nothing
-    if tally.usd is not None:
-        tally.usd = tally.usd + usd if usd is not None else None
-
-
-def _spent(workspace: Workspace) -> str:
-    tally = workspace.tally
-    if not tally.calls:
-        return ""
-    return f"{tally.calls:,} calls, {tally.cached:,} cached, " + (
-        f"{tally.usd:.4f} USD" if tally.usd is not None else "price unknown"
-    )
+def _decided(workspace: Workspace) -> dict[tuple[str, str, str], str]:
+    """(kind, id, request key) → the profile that was accepted for it last."""
+    current = workspace.warehouse.current()
+    taken = records(current.read("decisions")) if current else []
+    taken.sort(key=lambda row: row["decided_at"])
+    return {(row["kind"], row["entity_id"], row["request_key"]): row["profile"] for row in taken}
 
 
 def _refuse_stored(snapshot: Snapshot, settings: ProfileSettings) -> None:

@@ -96,7 +96,7 @@ def report_content(warehouse: Warehouse, snapshot: Snapshot, settings: Settings)
         stages=tuple(_stage_facts(said)),
         cost=_cost_facts(said),
         quarantine=tuple(_quarantine(snapshot)),
-        quarantine_command='semalign sql "SELECT * FROM quarantine"',
+        quarantine_command="semalign quarantine list",
         text_coverage=(
             TextCoverage("item", profile.get("item_profiles", 0), ingest["n_items"]),
             TextCoverage("user", profile.get("user_profiles", 0), ingest["n_users"]),

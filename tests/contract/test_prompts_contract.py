@@ -39,9 +39,9 @@ def rendered_of(prompt: Prompt, text: str = "text"):
     return render(prompt, evidence)
 
 
-def test_the_four_domains_of_this_version_have_both_kinds():
+def test_the_six_domains_of_this_version_have_both_kinds():
     assert set(known_prompts()) >= {
-        f"{d}/{k}" for d in ("games", "papers", "movies", "generic") for k in ("item", "user")
+        f"{d}/{k}" for d in ("books", "games", "papers", "movies", "products", "generic") for k in ("item", "user")
     }
 
 

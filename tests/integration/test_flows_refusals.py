@@ -143,7 +143,7 @@ def test_a_few_bad_rows_are_set_aside_and_counted(folder, capsys):
     code = cli.run(["ingest", "--json", "--set", "source.max_quarantined_share=0.5"])
     out, err = capsys.readouterr()
     assert code == 3 and json.loads(out)["quarantined"] == 1
-    assert "1 rows are in quarantine → semalign sql" in err.strip().splitlines()[-1]
+    assert "1 rows are in quarantine → semalign quarantine list" in err.strip().splitlines()[-1]
 
 
 def test_an_unknown_stage_names_the_known_ones(folder, capsys):

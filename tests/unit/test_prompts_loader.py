@@ -71,7 +71,7 @@ def test_the_users_directory_wins_over_the_shipped_file_and_adds_to_the_others(w
 
 @pytest.mark.parametrize(("domain", "kind"), [("game", "item"), ("games", "items"), ("../games", "item"), ("", "")])
 def test_an_unknown_prompt_is_refused_with_the_known_ones(domain, kind):
-    with pytest.raises(UnknownPromptError, match="known: games/item, games/user, generic/item") as refused:
+    with pytest.raises(UnknownPromptError, match="known: books/item, books/user, games/item") as refused:
         load_prompt(domain, kind)
     assert refused.value.exit_code == 2
 

@@ -28,21 +28,20 @@ def test_one_code_fence_is_taken_off_and_counted(fence):
 
 
 def test_text_is_folded_into_clean_lines():
-    parsed = parse_reply(reply(profile=" Players \n who like\u202e\x1b quiet   stories. "), GAME)
+    parsed = parse_reply(reply(profile=" Players \n who like\u00ad quiet   stories. "), GAME)
     assert parsed.profile == "Players who like quiet stories."
 
 
 BAD = {
-    "prose": ("Here you are: " + reply(), "not_json"),
-    "two fences": ("```json\n```json\n" + reply() + "\n```\n```", "not_json"),
-    "prose after": (reply() + " Hope this helps!", "not_json"),
-    "two objects": (reply() + reply(), "not_json"),
-    "half": (reply()[:-5], "not_json"),
+    "prose": ("Here you are: the profile of the game.", "not_json"),
+    "two objects": (reply() + reply(), "several_objects"),
+    "half": (reply()[:-5], "cut_off"),
+    "half a fence": ("```json\n" + reply()[:-5] + "\n```", "cut_off"),
+    "a thought without end": ("<think>" + reply(), "not_json"),
     "nothing": ("", "not_json"),
     "NaN": (reply()[:-1] + ', "x": NaN}', "not_json"),
-    "infinity": ('{"reasoning": -Infinity, "profile": "x"}', "not_json"),
+    "infinity": ('{"reasoning": -Infinity, "profile": "x"}', "cut_off"),
     "endless number": (reply()[:-1] + ', "x": ' + "9" * 5000 + "}", "not_json"),
-    "comments": (reply() + " // done", "not_json"),
     "list": (f"[{reply()}]", "not_an_object"),
     "string": (json.dumps(reply()), "not_an_object"),
     "null": ("null", "not_an_object"),
@@ -79,7 +78,7 @@ def test_a_bad_reply_has_one_code(name):
 
 
 def test_brackets_and_quotes_inside_strings_are_no_nesting():
-    profile = 'Players who like "[[[[" ' + "{" * 200 + '\\" and so on'
+    profile = 'Players who like "[[[[" of the Dutch school { and } so on'
     assert parse_reply(reply(profile=profile), GAME).profile.startswith("Players who like")
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from warehouse.errors import SchemaMismatchError, UnknownTableError
 from warehouse.table import Table, declared
+from warehouse.tables.decisions import DECISIONS
 from warehouse.tables.embeddings import EMBEDDINGS
 from warehouse.tables.interactions import INTERACTIONS
 from warehouse.tables.items import ITEMS
@@ -38,6 +39,7 @@ TABLES: tuple[Table, ...] = (
     RUNS,
     LLM_CALLS,
     QUARANTINE,
+    DECISIONS,
 )
 
 

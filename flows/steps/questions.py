@@ -1,0 +1,101 @@
+"""The question of every item and user: its evidence rendered for an engine, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flows.settings import ProfileSettings
+from flows.steps.evidence import PromptPair, TrainingWorld, has_attributes, item_text_evidence, user_text_evidence
+
+if TYPE_CHECKING:
+    from prompts import Evidence, Prompt, Rendered
+    from providers import EngineConfig, Request
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of one entity, and what the model is shown."""
+
+    request: Request
+    rendered: Rendered
+
+    @property
+    def evidence(self) -> Evidence:
+        return self.rendered.evidence
+
+
+@dataclass(frozen=True)
+class Questioner:
+    """Makes the question of any item or user, the same whenever it is asked for.
+
+    Args:
+        item_profiles: item id → profile, which users' prompts show.
+    """
+
+    world: TrainingWorld
+    pair: PromptPair
+    settings: ProfileSettings
+    engine: EngineConfig
+    item_profiles: Mapping[str, str]
+
+    def item(self, item_id: str) -> Question | None:
+        """The question of an item; None where it has no text at all."""
+        evidence = item_text_evidence(self.world, self.pair, self.settings.seed, item_id)
+        return self._asked(self.pair.item, evidence, item_id)
+
+    def user(self, user_id: str) -> Question | None:
+        """The question of a user; None where the vector is pooled.
+
+        The attributes engine composes a text from attributes alone, so it has nothing to say of a user without any.
+        """
+        speaks = self.engine.source != "attributes" or has_attributes(self.world, self.pair, user_id)
+        if not speaks:
+            return None
+        evidence = user_text_evidence(self.world, self.pair, self.item_profiles, self.settings.seed, user_id)
+        return self._asked(self.pair.user, evidence, user_id)
+
+    def of(self, kind: str, entity_id: str) -> Question | None:
+        return self.item(entity_id) if kind == "item" else self.user(entity_id)
+
+    def ids(self, kind: str) -> list[str]:
+        """Every id of a kind, in index order."""
+        return list(self.world.items if kind == "item" else self.world.users)
+
+    def _asked(self, prompt: Prompt, evidence: Evidence | None, entity_id: str) -> Question | None:
+        from prompts import render
+
+        if evidence is None:
+            return None
+        rendered = render(prompt, evidence)
+        # what composes texts from fields has no use for messages, and rendering them is most of the work
+        messages = rendered.messages if self.engine.source != "attributes" else ()
+        request = self.engine.request(
+            messages=messages, schema=rendered.schema, fields=rendered.fields, kind=prompt.kind, entity_id=entity_id
+        )
+        return Question(request, rendered)
+
+
+def item_requests(
+    world: TrainingWorld, pair: PromptPair, settings: ProfileSettings, engine: EngineConfig
+) -> Iterator[tuple[Request | None, Evidence | None, str]]:
+    """A request for every item with text, (None, None, id) for the others."""
+    return _requests(Questioner(world, pair, settings, engine, {}), "item")
+
+
+def user_requests(
+    world: TrainingWorld,
+    pair: PromptPair,
+    settings: ProfileSettings,
+    engine: EngineConfig,
+    item_profiles: Mapping[str, str],
+) -> Iterator[tuple[Request | None, Evidence | None, str]]:
+    """A request for every user with a text of their own, (None, None, id) for those whose vector is pooled."""
+    return _requests(Questioner(world, pair, settings, engine, item_profiles), "user")
+
+
+def _requests(questioner: Questioner, kind: str) -> Iterator[tuple[Request | None, Evidence | None, str]]:
+    for entity_id in questioner.ids(kind):
+        question = questioner.of(kind, entity_id)
+        yield (question.request, question.evidence, entity_id) if question else (None, None, entity_id)
