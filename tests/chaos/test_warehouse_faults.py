@@ -71,9 +71,9 @@ def killed(process: subprocess.Popen) -> list[str]:
 def survive_kills(root: Path, kills: int, writers: int, seed: int) -> None:
     rng = random.Random(seed)
     acknowledged = 0
-    for n in range(20 * kills):
+    for n in range(20 * kills):  # a starved machine may kill every writer before its first commit
         if n >= kills and acknowledged:
-            break  # a starved machine may kill every writer before its first commit: then there is nothing to judge yet
+            break
         processes = [started(WRITER, root) for _ in range(writers)]
         for process in processes:
             assert process.stdout is not None
@@ -94,7 +94,6 @@ def survive_kills(root: Path, kills: int, writers: int, seed: int) -> None:
         assert (embedding == width).all(), f"tables of two versions in one snapshot (seed {seed})"
         assert len(embedding) == width * 8
     assert acknowledged > 0
-    warehouse = Warehouse(root)
     with warehouse.lock():
         assert list((root / "staging").iterdir()) == []
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from providers import Request, request_key
@@ -121,20 +121,24 @@ def test_a_lone_surrogate_is_no_content():
     st.integers(0, 30),
     st.floats(0.01, 0.5),
 )
-def test_no_cap_is_ever_passed_while_replies_stay_within_their_worst_case(calls, tokens_cap, calls_cap, usd_cap):
+def test_a_call_is_refused_exactly_when_its_worst_case_would_pass_a_cap(calls, tokens_cap, calls_cap, usd_cap):
     budget = Budget(Cap(tokens=tokens_cap, calls=calls_cap, usd=usd_cap))
     price = Price("m", 100, 300, "2026-01-01")
+    n_calls, tokens, usd = 0, 0, 0.0
     for tokens_in, tokens_out, used in calls:
         booking = Booking(tokens_in, tokens_out, price.cost(tokens_in, tokens_out))
-        before = (budget.calls, budget.tokens, budget.usd)
+        fits = n_calls < calls_cap and tokens + booking.tokens <= tokens_cap
+        assume(abs(usd + booking.usd - usd_cap) > 1e-9)
         try:
-            budget.book(booking)
+            ticket = budget.book(booking)
         except BudgetReachedError:
-            assert (budget.calls, budget.tokens, budget.usd) == before
+            assert not fits or usd + booking.usd > usd_cap
             continue
+        assert fits and usd + booking.usd <= usd_cap
         spent_in, spent_out = int(tokens_in * used), int(tokens_out * used)
-        budget.correct(booking, spent_in + spent_out, price.cost(spent_in, spent_out))
-        assert budget.calls <= calls_cap and budget.tokens <= tokens_cap and budget.usd <= usd_cap + 1e-9
+        budget.correct(ticket, spent_in + spent_out, price.cost(spent_in, spent_out))
+        n_calls, tokens, usd = n_calls + 1, tokens + spent_in + spent_out, usd + price.cost(spent_in, spent_out)
+    assert budget.calls == n_calls
 
 
 @given(st.lists(st.sampled_from(["word ", "数据", "é", "x" * 30]), max_size=50).map("".join))
