@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from functools import lru_cache
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from prompts.loader import SHIPPED, parse_prompt
 from prompts.tokens import count_tokens
 
 
+@lru_cache
 def prompt_of(kind: str, budget: int):
     text = load_prompt("products", kind).text.replace("max_tokens: 4000", f"max_tokens: {budget}")
     return parse_prompt(f"products/{kind}", kind, text, SHIPPED / f"products/{kind}.md")
@@ -24,7 +26,7 @@ def prompt_of(kind: str, budget: int):
 
 def text_of(rng: random.Random, n: int) -> str:
     alphabet = rng.choice(["kettle steel light ", "ünïcödé ", "軽い鍋です", "1234567890 ", "🫖🔥", "<>&\"'\\"])
-    return "".join(rng.choice(alphabet) for _ in range(n))
+    return "".join(rng.choices(alphabet, k=n))
 
 
 def test_T_P3_500_random_lengths_never_exceed_their_budget():
@@ -33,7 +35,7 @@ def test_T_P3_500_random_lengths_never_exceed_their_budget():
     n_cut = 0
     for number in range(500):
         budget = rng.choice([100, 150, 300, 1000, 4000])
-        size = rng.choice([0, 10, 200, 3000])
+        size = rng.choice([0, 10, 200, 1500])
         if number % 2:
             fields = {name: text_of(rng, size) for name in ("title", "brand", "features", "tags", "description")}
             reviews = [ReviewEntry(f"u{n}", text_of(rng, size)) for n in range(rng.randrange(9))]
@@ -80,9 +82,10 @@ import hashlib, sys
 import prompts as p
 
 domains = sorted({name.partition("/")[0] for name in p.known_prompts()})
+pairs = [[p.load_prompt(domain, kind) for kind in ("item", "user")] for domain in domains]
 rendered = []
 for n in range(int(sys.argv[1])):
-    game, player = (p.load_prompt(domains[n % len(domains)], kind) for kind in ("item", "user"))
+    game, player = pairs[n % len(pairs)]
     reviews = [p.ReviewEntry(f"SECRET-USER-{k}", f"r{k} " * (n % 700)) for k in range(9)]
     values = {f.name: [f"v{n}", "b", "Ü"] for f in game.fields} | {"title": f"Ü{n} İıß"}
     history = [p.HistoryEntry(str(k), f"t{k}", rating=k / 3, review="x" * n) for k in range(n % 30 + 1)]
