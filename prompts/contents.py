@@ -139,8 +139,9 @@ def _repeated(text: str) -> str:
     for period in range(1, 25):
         if _runs(chars, period, max(12, 4 * period)):
             return f"{period} characters over and over"
-    if len(words) >= 30 and len(set(words)) < 0.35 * len(words):
-        return f"{len(set(words))} distinct words among {len(words)}"
+    distinct = len(set(words))
+    if (len(words) >= 30 and distinct < 0.35 * len(words)) or (len(words) >= 6 and distinct <= len(words) / 3):
+        return f"{distinct} distinct words among {len(words)}"
     raw = text.encode("utf-8")
     if len(raw) >= 300 and len(zlib.compress(raw)) < 0.28 * len(raw):
         return "hardly anything new from one end to the other"

@@ -42,7 +42,7 @@ OBEYED = Pattern(
     r"\b(?:ignor|disregard|forget|overrid)\w*\b[^.!?]{0,30}\b(?:previous|prior|above|earlier|all|any|these|your|"
     r"system)\b"
     r"[^.!?]{0,20}\b(?:instruction|prompt|rule|direction|command)s?",
-    r"\bpwned(?:-\d| by\b|\s*\Z|!)|\bhacked by\b|\bjailbroken\b|\bDAN mode\b",
+    r"\bhacked by\b|\bjailbroken\b|\bDAN mode\b",
     rf"{OPENS}(?:system|assistant|user|developer|admin(?:istrator)?)\s*:",
     r"\bnote to (?:the )?(?:recommender|model|system|ai\b|assistant|moderators?|reviewers?)",
     r"\b(?:always|must) (?:be )?(?:recommend|rank)(?:ed)?\b[^.!?]{0,30}\b(?:first|1|one|top|everyone|everybody|all "
