@@ -102,16 +102,8 @@ def _ingest_outlook(settings: Settings, warehouse: Warehouse) -> tuple[_Sight, S
         return sight, StageOutlook(
             "ingest", "kept", _sizes_in_words(summary), facts={"rows": summary["n_interactions"]}
         )
-    from warehouse import pack_entities
-
     prepared = ingest.prepare(settings.source, settings.split, run_id="")
-    tables = {
-        "items": pack_entities(prepared.items, kind="items"),
-        "users": pack_entities(prepared.users, kind="users"),
-        "interactions": prepared.interactions,
-        "splits": prepared.splits,
-    }
-    world = training_world(tables.__getitem__, settings.profiles.pii)
+    world = training_world(prepared.stored().__getitem__, settings.profiles.pii)
     words = _sizes_in_words(prepared.summary)
     facts = {"rows": prepared.summary["n_interactions"], "quarantined": prepared.summary["quarantined"]}
     return _Sight(None, world, prepared.summary, prepared.summary), StageOutlook(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from providers.completion import Completion, Journal, OnProgress, Request
 from providers.errors import BatchesPendingError
 from providers.openai_chat import LOUD_LOGGERS
 from providers.prices import BATCH_FACTOR, Price, batch_price
+from providers.public_text import quieten
 from providers.spending import Budget
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ class OpenAIBatchConfig(HostedModel):
         key = key or self.key_of_environment()
         from providers.batch_server import BatchServer
 
-        for name in ("openai", *LOUD_LOGGERS):
-            logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger(name).level))
+        quieten("openai", *LOUD_LOGGERS)
         server = BatchServer(
             base_url=self.base_url,
             model=self.model,

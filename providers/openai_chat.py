@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from providers.chat_model import HostedModel
 from providers.completion import Completion, Journal, OnProgress, Progress, Request
 from providers.pacing import Limits
 from providers.prices import Price
+from providers.public_text import quieten
 from providers.spending import Budget
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ class OpenAIConfig(HostedModel):
         key = self.checked_key()
         import httpx2  # noqa: F401  (half a second of import, here so that nothing waits for it in mid-run)
 
-        for name in LOUD_LOGGERS:  # below WARNING these print requests and headers
-            logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger(name).level))
+        quieten(*LOUD_LOGGERS)
         return OpenAIEngine(self, key, self.known_price())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 _DETAIL_CHARS = 200
@@ -13,3 +14,10 @@ def public_line(text: str, secret: str = "") -> str:
     hidden = _KEY_SHAPES.sub("[key]", text.replace(secret, "[key]") if secret else text)
     line = "".join(char if char.isprintable() else " " for char in hidden)
     return " ".join(line.split())[:_DETAIL_CHARS]
+
+
+def quieten(*loggers: str) -> None:
+    """These print requests and headers below WARNING, so nothing below it is let through."""
+    for name in loggers:
+        logger = logging.getLogger(name)
+        logger.setLevel(max(logging.WARNING, logger.level))

@@ -35,6 +35,17 @@ class PreparedTables:
     quarantine: pa.Table
     summary: dict[str, Any]
 
+    def stored(self) -> dict[str, pa.Table]:
+        """name → table of what later stages read, as the warehouse keeps it."""
+        from warehouse import pack_entities
+
+        return {
+            "items": pack_entities(self.items, kind="items"),
+            "users": pack_entities(self.users, kind="users"),
+            "interactions": self.interactions,
+            "splits": self.splits,
+        }
+
 
 def ingest(workspace: Workspace, source: SourceSettings, split: SplitSettings) -> str:
     """Id of a snapshot with items, users, interactions and splits as the sources hold them today.
@@ -43,8 +54,6 @@ def ingest(workspace: Workspace, source: SourceSettings, split: SplitSettings) -
         QuarantineLimitError: more bad rows than `source.max_quarantined_share`; nothing is written.
         NothingLeftError, SplitColumnError, MissingSettingError, and what reading a source raises.
     """
-    from warehouse import pack_entities
-
     key = ingest_key(source, split)
     if found := workspace.found("ingest", key):
         _refuse_stored(workspace.warehouse.snapshot(found), source)
@@ -53,11 +62,8 @@ def ingest(workspace: Workspace, source: SourceSettings, split: SplitSettings) -
     workspace.progress.note("ingest: reading the sources")
     prepared = prepare(source, split, workspace.run_id)
     builder = workspace.warehouse.begin(workspace.warehouse.current())
-    builder.replace("items", pack_entities(prepared.items, kind="items"))
-    builder.replace("users", pack_entities(prepared.users, kind="users"))
-    builder.replace("interactions", prepared.interactions)
-    builder.replace("splits", prepared.splits)
-    builder.replace("quarantine", prepared.quarantine)
+    for name, table in (prepared.stored() | {"quarantine": prepared.quarantine}).items():
+        builder.replace(name, table)
     stamp(builder, "ingest", key, prepared.summary)
     return workspace.done("ingest", workspace.commit(builder), started)
 

@@ -74,19 +74,11 @@ def answers(workspace: Workspace, settings: Settings, questions: Sequence[Questi
 
 def _tables(settings: Settings, warehouse: Warehouse) -> tuple[Any, Mapping[str, Any]]:
     """(read a table, summary) of the sources as they are today, ingested or not."""
-    from warehouse import pack_entities
-
     found = warehouse.find_stage("ingest", ingest.ingest_key(settings.source, settings.split))
     if found is not None:
         return found.read, found.stages["ingest"]["summary"]
     prepared = ingest.prepare(settings.source, settings.split, run_id="")
-    tables = {
-        "items": pack_entities(prepared.items, kind="items"),
-        "users": pack_entities(prepared.users, kind="users"),
-        "interactions": prepared.interactions,
-        "splits": prepared.splits,
-    }
-    return tables.__getitem__, prepared.summary
+    return prepared.stored().__getitem__, prepared.summary
 
 
 def _item_profiles(warehouse: Warehouse) -> dict[str, str]:
