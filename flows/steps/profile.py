@@ -122,7 +122,7 @@ def _written(
     journal: Journal,
 ) -> ProfileRows:
     rows = ProfileRows()
-    asking = Asking(workspace, rows, settings, engine, journal, _decided(workspace))
+    asking = Asking(workspace, rows, settings, engine_settings, engine, journal, _decided(workspace))
     silent = asking.ask_all(Questioner(world, pair, settings, engine_settings, {}), "item")
     rows.no_text["item"] += len(silent)
     item_profiles = {row["entity_id"]: row["profile"] for row in rows.profiles}
