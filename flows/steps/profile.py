@@ -39,7 +39,7 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
         MissingAttributeError: the sources lack an attribute the prompts need; before any call.
     """
     from providers import parse_engine
-    from warehouse import arrow_table
+    from warehouse import PROFILES, arrow_table
 
     upstream = workspace.warehouse.snapshot(snapshot_id)
     engine_settings = parse_engine(settings.engine)
@@ -62,7 +62,7 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
         row["snapshot"] = upstream.id
     summary = profile_summary(rows, pair, engine_settings)
     builder = workspace.warehouse.begin(upstream)
-    builder.replace("profiles", arrow_table("profiles", _columns(rows.profiles)))
+    builder.replace("profiles", arrow_table("profiles", _columns(rows.profiles, PROFILES.schema.names)))
     builder.replace("prompts", arrow_table("prompts", _columns(_prompt_rows(upstream, pair))))
     if rows.decisions:
         builder.append("decisions", arrow_table("decisions", _columns(rows.decisions)))
