@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -97,6 +97,10 @@ class Completion:
     verbatim: bool = False
     calls: int = 1
 
+    def unpaid(self) -> Completion:
+        """The same for another request of equal key, or out of the journal: no call was made for it."""
+        return replace(self, cached=True, tokens_in=None, tokens_out=None, usd=None, calls=0)
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -152,12 +156,16 @@ class Outcome:
 
 
 class Standing(Protocol):
-    """Where a key stands: its reply, if there is one, and how often it was announced in all runs."""
+    """Where a key stands: its reply, if there is one, how often it was announced in all runs, who else asks for it."""
 
     @property
     def answer(self) -> Answer | None: ...
     @property
     def attempts(self) -> int: ...
+    @property
+    def held_by(self) -> str | None:
+        """The id of a batch that may still bring the reply: asking for it elsewhere would pay twice."""
+        ...
 
 
 class Receipt(Protocol):
@@ -217,6 +225,18 @@ class Journal(Protocol):
     def committed(self, since_us: int = 0, /) -> Committed:
         """What the attempts announced since then (microseconds since 1970, UTC) took or may still have taken."""
         ...
+
+
+def standing_of(journal: Journal, key: str) -> Standing:
+    """Where one key stands.
+
+    Raises:
+        Exception: what the journal says of a reply that is not what was received.
+    """
+    (standing,) = journal.submit(keys=[key]).result().standings
+    if isinstance(standing, Exception):
+        raise standing
+    return standing
 
 
 class Engine(Protocol):

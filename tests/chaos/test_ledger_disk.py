@@ -1,4 +1,4 @@
-"""A disk that fails under the ledger, or is slow: nothing acknowledged is lost, and nobody goes on as if it were well."""
+"""A disk that fails under the ledger, or is slow: nothing acknowledged is lost, nobody goes on as if all were well."""
 
 from __future__ import annotations
 
