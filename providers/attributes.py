@@ -61,9 +61,6 @@ class AttributesConfig(BaseModel):
 class AttributesEngine:
     """Writes each request's fields out as text; never touches the journal."""
 
-    source = "attributes"
-    paid = False
-
     def complete(
         self, requests: Iterable[Request], journal: Journal | None = None, on_progress: OnProgress | None = None
     ) -> Iterator[Completion]:

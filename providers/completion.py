@@ -242,16 +242,6 @@ def standing_of(journal: Journal, key: str) -> Standing:
 class Engine(Protocol):
     """Answers requests, in any order, one completion each."""
 
-    @property
-    def source(self) -> str:
-        """What a profile row says it comes from: a model's name, or "attributes"."""
-        ...
-
-    @property
-    def paid(self) -> bool:
-        """True when calls may cost money."""
-        ...
-
     def complete(
         self, requests: Iterable[Request], journal: Journal | None = None, on_progress: OnProgress | None = None
     ) -> Iterator[Completion]:
@@ -266,10 +256,14 @@ class EngineSettings(Protocol):
     def name(self) -> str: ...
 
     @property
-    def source(self) -> str: ...
+    def source(self) -> str:
+        """What a profile row says it comes from: a model's name, or "attributes"."""
+        ...
 
     @property
-    def paid(self) -> bool: ...
+    def paid(self) -> bool:
+        """True when calls may cost money."""
+        ...
 
     def identity(self) -> dict[str, Any]:
         """The settings that change replies; speed, caps, addresses and the way of asking are no part of it."""

@@ -65,16 +65,10 @@ class LocalConfig(ChatModel):
 class LocalEngine:
     """The `openai` engine over llama.cpp's server, which listens on loopback inside this process until closed."""
 
-    paid = False
-
     def __init__(self, config: LocalConfig) -> None:
         self._config = config
         self._opened = ExitStack()
         self._engine: OpenAIEngine | None = None
-
-    @property
-    def source(self) -> str:
-        return self._config.source
 
     def complete(
         self, requests: Iterable[Request], journal: Journal | None = None, on_progress: OnProgress | None = None

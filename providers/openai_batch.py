@@ -97,14 +97,6 @@ class OpenAIBatchEngine:
         self._key = key
         self._budget = Budget(config.cap)
 
-    @property
-    def source(self) -> str:
-        return self._config.source
-
-    @property
-    def paid(self) -> bool:
-        return self._config.paid
-
     def complete(
         self, requests: Iterable[Request], journal: Journal | None = None, on_progress: OnProgress | None = None
     ) -> Iterator[Completion]:

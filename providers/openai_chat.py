@@ -71,14 +71,6 @@ class OpenAIEngine:
         self._budget = Budget(config.cap)
         self._running: list[tuple[Executor, threading.Thread]] = []
 
-    @property
-    def source(self) -> str:
-        return self._config.source
-
-    @property
-    def paid(self) -> bool:
-        return self._config.paid
-
     def complete(
         self, requests: Iterable[Request], journal: Journal | None = None, on_progress: OnProgress | None = None
     ) -> Iterator[Completion]:

@@ -84,15 +84,9 @@ class _Found:
 class RequestFileEngine:
     """Answers what the results file holds and writes the rest out as requests."""
 
-    paid = True
-
     def __init__(self, config: RequestFileConfig) -> None:
         self._config = config
         self._price = config.known_price()
-
-    @property
-    def source(self) -> str:
-        return self._config.source
 
     def complete(
         self, requests: Iterable[Request], journal: Journal | None = None, on_progress: OnProgress | None = None

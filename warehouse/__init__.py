@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         SPLITS,
         TABLES,
         USERS,
+        arrow_rows,
         arrow_table,
     )
 
@@ -140,6 +141,7 @@ __all__ = [
     "Warehouse",
     "WarehouseError",
     "WarehouseRootError",
+    "arrow_rows",
     "arrow_table",
     "atomic_write",
     "canonical_json",

@@ -15,7 +15,7 @@ from flows.workspace import Workspace
 
 if TYPE_CHECKING:
     from prompts import Prompt
-    from providers import Completion, Engine, Journal, Progress, Request
+    from providers import Completion, Engine, EngineConfig, Journal, Progress, Request
 
 MAX_RETRIES = 3
 _KEPT_QUESTIONS = 4096
@@ -82,6 +82,7 @@ class Asking:
     workspace: Workspace
     rows: ProfileRows
     settings: ProfileSettings
+    engine_settings: EngineConfig
     engine: Engine
     journal: Journal
     decided: Mapping[tuple[str, str, str], str]
@@ -220,8 +221,8 @@ class Asking:
         row = profile_row(
             question.rendered.prompt, request.kind, request.entity_id, profile, list(evidence.pairs), evidence.hash
         )
-        filled = {"reasoning": reasoning, "source": self.engine.source, "model": request.model, "request_key": key}
-        self.rows.profiles.append(row | filled)
+        filled = {"reasoning": reasoning, "model": request.model, "request_key": key}
+        self.rows.profiles.append(row | filled | {"source": self.engine_settings.source})
 
     def _settle(self, failures: Iterable[Failure]) -> None:
         """What stays failed: accepted by a decision of then or now, else put aside."""
@@ -272,7 +273,7 @@ class Asking:
         tally.tokens_in += completion.tokens_in or 0
         tally.tokens_out += completion.tokens_out or 0
         # a server on this machine costs nothing
-        usd = completion.usd if self.engine.paid or completion.usd is not None else 0.0
+        usd = completion.usd if self.engine_settings.paid or completion.usd is not None else 0.0
         if tally.usd is not None:
             tally.usd = tally.usd + usd if usd is not None else None
 

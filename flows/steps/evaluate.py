@@ -179,7 +179,7 @@ def append_differences(
     workspace: Workspace, builder: SnapshotBuilder, comparison: Comparison, plan: TrainingPlan
 ) -> None:
     """Rows that say what the model gains over each reference; their seed is -1: they speak of all seeds."""
-    from warehouse import arrow_table
+    from warehouse import arrow_rows
 
     ids = {model.label: model for model in reversed(plan.models)}
     rows = [
@@ -200,7 +200,7 @@ def append_differences(
         for gain in comparison.differences
     ]
     if rows:
-        builder.append("metrics", arrow_table("metrics", {name: [row[name] for row in rows] for name in rows[0]}))
+        builder.append("metrics", arrow_rows("metrics", rows))
 
 
 def holm(differences: Sequence[Difference]) -> list[Difference]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from flows.errors import QuarantineLimitError
@@ -39,7 +39,7 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
         MissingAttributeError: the sources lack an attribute the prompts need; before any call.
     """
     from providers import parse_engine
-    from warehouse import PROFILES, arrow_table
+    from warehouse import arrow_rows
 
     upstream = workspace.warehouse.snapshot(snapshot_id)
     engine_settings = parse_engine(settings.engine)
@@ -62,17 +62,13 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
         row["snapshot"] = upstream.id
     summary = profile_summary(rows, pair, engine_settings)
     builder = workspace.warehouse.begin(upstream)
-    builder.replace("profiles", arrow_table("profiles", _columns(rows.profiles, PROFILES.schema.names)))
-    builder.replace("prompts", arrow_table("prompts", _columns(_prompt_rows(upstream, pair))))
+    builder.replace("profiles", arrow_rows("profiles", rows.profiles))
+    builder.replace("prompts", arrow_rows("prompts", _prompt_rows(upstream, pair)))
     if rows.decisions:
-        builder.append("decisions", arrow_table("decisions", _columns(rows.decisions)))
-    aside = _columns(_quarantine_rows(upstream, rows, workspace.run_id), QUARANTINE_COLUMNS)
-    builder.replace("quarantine", arrow_table("quarantine", aside))
+        builder.append("decisions", arrow_rows("decisions", rows.decisions))
+    builder.replace("quarantine", arrow_rows("quarantine", _quarantine_rows(upstream, rows, workspace.run_id)))
     stamp(builder, "profile", key, summary)
     return workspace.done("profile", workspace.commit(builder), started)
-
-
-QUARANTINE_COLUMNS = ("stage", "kind", "entity_id", "code", "detail", "run_id")
 
 
 def _may_be_asked_again(workspace: Workspace, key: str) -> bool:
@@ -126,7 +122,7 @@ def _written(
     journal: Journal,
 ) -> ProfileRows:
     rows = ProfileRows()
-    asking = Asking(workspace, rows, settings, engine, journal, _decided(workspace))
+    asking = Asking(workspace, rows, settings, engine_settings, engine, journal, _decided(workspace))
     silent = asking.ask_all(Questioner(world, pair, settings, engine_settings, {}), "item")
     rows.no_text["item"] += len(silent)
     item_profiles = {row["entity_id"]: row["profile"] for row in rows.profiles}
@@ -177,8 +173,3 @@ def _prompt_rows(upstream: Snapshot, pair: PromptPair) -> list[dict[str, Any]]:
 def _quarantine_rows(upstream: Snapshot, rows: ProfileRows, run_id: str) -> list[dict[str, Any]]:
     kept = [row for row in records(upstream.read("quarantine")) if row["stage"] == "ingest"]
     return kept + [{"stage": "profile", "run_id": run_id, **row} for row in rows.quarantine]
-
-
-def _columns(rows: list[dict[str, Any]], names: Iterable[str] = ()) -> dict[str, list[Any]]:
-    names = list(rows[0]) if rows else list(names)
-    return {name: [row[name] for row in rows] for name in names}

@@ -57,7 +57,7 @@ def run_facts(workspace: Workspace) -> dict[str, Any]:
 
 def append_run(workspace: Workspace, builder: SnapshotBuilder, settings: Settings, exit_code: int) -> int | None:
     """The ledger's mark; the run's own row and the ledger's calls go into the builder, a run that paid backs it up."""
-    from warehouse import arrow_table
+    from warehouse import arrow_rows
 
     row = {
         "run_id": workspace.run_id,
@@ -70,7 +70,7 @@ def append_run(workspace: Workspace, builder: SnapshotBuilder, settings: Setting
         "versions": canonical(versions()),
         "exit_code": exit_code,
     }
-    builder.append("runs", arrow_table("runs", {name: [value] for name, value in row.items()}))
+    builder.append("runs", arrow_rows("runs", [row]))
     if not (workspace.warehouse.root / "ledger.sqlite").exists():
         return None
     with workspace.warehouse.ledger(read_only=not workspace.tally.calls) as ledger:

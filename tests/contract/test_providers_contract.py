@@ -87,8 +87,7 @@ def test_intents_and_outcomes_come_in_pairs(engine_config):
 
 
 def test_what_an_engine_is_can_be_told_without_opening_it_and_written_as_json(engine_config):
-    with engine_config.open() as engine:
-        assert (engine.source, engine.paid) == (engine_config.source, engine_config.paid)
+    assert engine_config.source and isinstance(engine_config.paid, bool)
     assert json.loads(json.dumps(engine_config.identity()))["name"] in ("attributes", "openai")
     assert parse_engine(engine_config.model_dump()) == engine_config
 

@@ -162,6 +162,19 @@ def test_a_row_with_an_unusable_reply_is_no_reason_to_ask_again(folder, server, 
     assert code == 3 and again["snapshot"] == document["snapshot"] and len(server.calls) == n_calls
 
 
+def test_when_every_reply_is_unusable_the_run_ends_with_every_row_aside_and_a_model_of_language_refuses(
+    folder, server, capsys
+):
+    server.rambling = "Game number"
+    tolerant = ("--set", "profiles.max_quarantined_share=1.0")
+    code, document, _ = profile(capsys, "profile", *tolerant)
+    assert code == 3 and document["profiles_failed"] == 10
+    snapshot = Warehouse(folder / "w").current()
+    assert snapshot is not None and (snapshot.rows("profiles"), snapshot.rows("quarantine")) == (0, 10)
+    code, _, last = profile(capsys, "train", *tolerant)
+    assert code == 4 and "min_coverage" in last, last
+
+
 def test_a_tighter_limit_on_failed_profiles_is_looked_at_again(folder, server, capsys):
     server.rambling = "Game number 5"
     assert profile(capsys, "profile", "--set", "profiles.max_quarantined_share=1.0")[0] == 3

@@ -75,8 +75,8 @@ def test_a_server_on_this_machine_costs_nothing_and_needs_no_cap_and_no_key(host
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     config = parse_engine({**OPENAI, "base_url": f"http://{host}/v1/"})
     assert not config.paid
-    with config.open() as engine:
-        assert (engine.source, engine.paid) == ("gpt-4o-mini", False)
+    with config.open():
+        assert (config.source, config.paid) == ("gpt-4o-mini", False)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1.example.org", "localhost.example.org", "10.0.0.1", "0.0.0.0"])

@@ -55,10 +55,7 @@ def arrow_table(table: Table | str | None, columns: Mapping[str, Sequence[Any] |
         SchemaMismatchError: the values do not fit; missing nullable columns are null.
     """
     if isinstance(table, str):
-        found = declared(TABLES, table)
-        if found is None:
-            raise UnknownTableError(table, [known.name for known in TABLES])
-        table = found
+        table = _declared(table)
     types = {field.name: field.type for field in table.schema} if table else {}
     arrays = {}
     for name, values in columns.items():
@@ -69,6 +66,24 @@ def arrow_table(table: Table | str | None, columns: Mapping[str, Sequence[Any] |
             raise SchemaMismatchError(where, f"column `{name}`: {error}", str(types.get(name))) from error
     rows = pa.table(arrays)
     return table.conform(rows) if table else rows
+
+
+def arrow_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows as Arrow, in a declared table's order and types; no rows make the empty table.
+
+    Raises:
+        UnknownTableError, SchemaMismatchError: as `arrow_table`.
+    """
+    table = _declared(name)
+    names = dict.fromkeys(column for row in rows for column in row) or table.schema.names
+    return arrow_table(table, {column: [row.get(column) for row in rows] for column in names})
+
+
+def _declared(name: str) -> Table:
+    found = declared(TABLES, name)
+    if found is None:
+        raise UnknownTableError(name, [known.name for known in TABLES])
+    return found
 
 
 def _array(values: Sequence[Any] | np.ndarray, kind: pa.DataType | None) -> pa.Array:
