@@ -184,9 +184,8 @@ class BatchRun:
     def _known(self, request: Request, body: bytes) -> Completion:
         envelope = read_envelope(body)
         fresh = self._fresh.pop(request.key, None)
-        completion = Completion(
-            request, envelope.text, error_code=envelope.error_code, cached=fresh is None, detail=envelope.detail
-        )
+        told = {"error_code": envelope.error_code, "detail": envelope.detail, "answered_by": envelope.model}
+        completion = Completion(request, envelope.text, cached=fresh is None, **told)
         if fresh is None:
             return completion
         return replace(completion, tokens_in=fresh.tokens_in, tokens_out=fresh.tokens_out, usd=fresh.usd)

@@ -83,6 +83,7 @@ class Completion:
         cached: true when no call was made for this request (the journal knew, or an equal request was asked).
         verbatim: true when `text` is the profile itself; false when it is a model's reply, still to be parsed.
         detail: one line about the failure, never a secret.
+        answered_by: the model's name as the reply gives it, which need not be the one that was asked for.
         calls: how many times the server was asked for this completion in this run, where `cached` is false.
     """
 
@@ -95,6 +96,7 @@ class Completion:
     usd: float | None = None
     detail: str | None = None
     verbatim: bool = False
+    answered_by: str | None = None
     calls: int = 1
 
     def unpaid(self) -> Completion:
@@ -138,7 +140,7 @@ class Outcome:
         error: code, colon, one line of detail; None when the reply is a usable one.
         body: the raw reply when it is a chat reply at all, refusals included; its key is never asked again.
         rejected: the raw body of a success that was no chat reply, for whoever looks into it.
-        usage: canonical JSON of the server's own count.
+        usage: canonical JSON of the server's own count, with its system_fingerprint where it gave one.
     """
 
     state: Literal["ok", "retryable", "terminal", "sent"]

@@ -6,7 +6,6 @@ Runs in a thread and loop of its own, so that calls go out while the caller work
 from __future__ import annotations
 
 import asyncio
-import json
 import queue
 import random
 import threading
@@ -326,7 +325,7 @@ class Executor:
                 body=body if envelope.is_reply else None,
                 rejected=None if envelope.is_reply else body,
                 finish_reason=envelope.finish_reason,
-                usage=None if envelope.usage is None else json.dumps(envelope.usage, sort_keys=True),
+                usage=envelope.recorded_usage,
             )
         elif verdict.unsent:
             used, usd = 0, 0.0
@@ -365,5 +364,6 @@ def _completion(request: Request, envelope: Envelope, usd: float | None, calls: 
         tokens_out=envelope.tokens_out,
         usd=usd,
         detail=envelope.detail,
+        answered_by=envelope.model,
         calls=calls,
     )

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from flows.caution import clean
 from flows.errors import QuarantineLimitError
 from flows.settings import ProfileSettings, digest
-from flows.steps.answers import Asking, ProfileRows, profile_row
+from flows.steps.answers import MODEL_CHARS, Asking, ProfileRows, profile_row
 from flows.steps.evidence import (
     POOLED,
     PromptPair,
@@ -61,6 +62,7 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
     for row in rows.profiles:
         row["snapshot"] = upstream.id
     summary = profile_summary(rows, pair, engine_settings)
+    _warn_of_other_models(workspace, rows, engine_settings.source)
     builder = workspace.warehouse.begin(upstream)
     builder.replace("profiles", arrow_rows("profiles", rows.profiles))
     builder.replace("prompts", arrow_rows("prompts", _prompt_rows(upstream, pair)))
@@ -102,6 +104,7 @@ def profile_summary(rows: ProfileRows, pair: PromptPair, engine: EngineConfig) -
         "quarantined": len(rows.quarantine),
         "without_reply": rows.without_reply,
         **({} if engine.source == "attributes" else _judged(rows)),
+        **_models(rows, engine.source),
         "content": sequence_hash(f"{row['kind']}\x1f{row['entity_id']}\x1f{row['profile']}" for row in rows.profiles),
         "prompts": [f"{prompt.id} v{prompt.version}" for prompt in (pair.item, pair.user)],
         "user_source": engine.source if written["user", False] else POOLED,
@@ -110,6 +113,23 @@ def profile_summary(rows: ProfileRows, pair: PromptPair, engine: EngineConfig) -
 
 def _judged(rows: ProfileRows) -> dict[str, int]:
     return {"reasked": rows.reasked, "repaired": rows.repaired, "accepted": rows.accepted}
+
+
+def _models(rows: ProfileRows, asked: str) -> dict[str, Any]:
+    """Which models wrote the profiles, where any but the one that was asked did."""
+    from providers import other_models
+
+    others = other_models(asked, rows.answered_by)
+    return {"by_other_models": sum(others.values()), "answered_by": dict(rows.answered_by)} if others else {}
+
+
+def _warn_of_other_models(workspace: Workspace, rows: ProfileRows, asked: str) -> None:
+    if said := _models(rows, asked):
+        counted = ", ".join(f"{clean(name)[:MODEL_CHARS]} {n:,}" for name, n in rows.answered_by.most_common(5))
+        workspace.progress.note(
+            f"profile: {said['by_other_models']:,} profiles come from another model than `{asked}` ({counted}); the"
+            " column `model` of `profiles` says which. Check profiles.engine.model and what the server falls back to"
+        )
 
 
 def _written(
