@@ -228,7 +228,7 @@ def _named(path: Path, error: Exception, n_bytes: int = 0) -> Exception:
     if isinstance(error, sqlite3.Error):
         return LedgerWriteError(str(path), str(error))
     if isinstance(error, OSError):
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return DiskFullError(str(path), n_bytes or None)
         return LedgerWriteError(str(path), f"{error.filename or path}: {error.strerror or error}")
     return error

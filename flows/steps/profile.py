@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flows.caution import clean
@@ -27,9 +28,15 @@ from flows.workspace import Workspace
 
 if TYPE_CHECKING:
     from providers import Engine, EngineConfig, Journal
-    from warehouse import Snapshot
+    from warehouse import Snapshot, Warehouse
 
 VERSION = 1
+
+# Bytes on disk for one answered question, measured with replies of 1.6 KB: attempt and reply in the ledger, as much
+# again in its backup, and rows of profiles and llm_calls.
+LEDGER_BYTES = 4_608
+ROW_BYTES = 1_024
+SAFETY = 2  # second questions, long replies, other programs
 
 
 def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSettings) -> str:
@@ -38,6 +45,7 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
     Raises:
         QuarantineLimitError: more failed rows than `profiles.max_quarantined_share`; answered calls stay in the ledger.
         MissingAttributeError: the sources lack an attribute the prompts need; before any call.
+        TooLittleRoomError: less free than twice what ledger, backup and tables may grow by; before any call.
     """
     from providers import parse_engine
     from warehouse import arrow_rows
@@ -53,6 +61,8 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
     started = time.monotonic()
     check_columns(pair, upstream.stages["ingest"]["summary"])
     world = training_world(upstream.read, settings.pii)
+    if engine_settings.source != "attributes":
+        _require_room(workspace.warehouse, len(world.items) + len(world.users))
     with workspace.warehouse.ledger() as ledger, engine_settings.open() as engine:
         if workspace.repay:
             ledger.batches.release()
@@ -71,6 +81,18 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
     builder.replace("quarantine", arrow_rows("quarantine", _quarantine_rows(upstream, rows, workspace.run_id)))
     stamp(builder, "profile", key, summary)
     return workspace.done("profile", workspace.commit(builder), started)
+
+
+def _require_room(warehouse: Warehouse, n_questions: int) -> None:
+    """A run that could not keep its replies is not begun; answered ones are counted too, for they cost no call to find.
+
+    Raises:
+        TooLittleRoomError: exit code 4.
+    """
+    ledger = warehouse.inside("ledger.sqlite")
+    held = ledger.stat().st_size if ledger.exists() else 0
+    growth = n_questions * (2 * LEDGER_BYTES + ROW_BYTES) + held  # a backup is a copy of the whole ledger
+    warehouse.require_room(SAFETY * growth, f"a run of {n_questions:,} questions")
 
 
 def _may_be_asked_again(workspace: Workspace, key: str) -> bool:
@@ -105,6 +127,7 @@ def profile_summary(rows: ProfileRows, pair: PromptPair, engine: EngineConfig) -
         "without_reply": rows.without_reply,
         **({} if engine.source == "attributes" else _judged(rows)),
         **_models(rows, engine.source),
+        **_dated_price(engine),
         "content": sequence_hash(f"{row['kind']}\x1f{row['entity_id']}\x1f{row['profile']}" for row in rows.profiles),
         "prompts": [f"{prompt.id} v{prompt.version}" for prompt in (pair.item, pair.user)],
         "user_source": engine.source if written["user", False] else POOLED,
@@ -113,6 +136,12 @@ def profile_summary(rows: ProfileRows, pair: PromptPair, engine: EngineConfig) -
 
 def _judged(rows: ProfileRows) -> dict[str, int]:
     return {"reasked": rows.reasked, "repaired": rows.repaired, "accepted": rows.accepted}
+
+
+def _dated_price(engine: EngineConfig) -> dict[str, Any]:
+    """The price this run reckoned with and the day it was read, where there is one."""
+    price = engine.known_price()
+    return {"price": asdict(price)} if price is not None else {}
 
 
 def _models(rows: ProfileRows, asked: str) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def run(folder: Path, script: str, *folders: Path) -> tuple[str, str]:
         "OPENAI_LOG": "debug",
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_LOGGING_LEVEL": "DEBUG",
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "httpx2,httpcore2,openai,asyncio,flows,providers",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "httpx2,httpcore2,openai,flows,providers",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "600",
         "DO_NOT_TRACK": "1",
