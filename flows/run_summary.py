@@ -28,6 +28,7 @@ def run_summary(workspace: Workspace, snapshot_id: str) -> dict[str, Any]:
         "quarantined": snapshot.rows("quarantine"),
         "profiles_failed": profile.get("quarantined", 0),
         "profiles_without_reply": profile.get("without_reply", 0),
+        "profiles_by_other_models": profile.get("by_other_models", 0),
         "report": str(path) if path.is_file() else None,
     }
 

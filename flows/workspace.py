@@ -133,16 +133,23 @@ def opened(
                 yield workspace
             except InterruptedRunError:
                 raise  # whoever stops a run wants it to end: the next one backs up
-            except Exception:
-                _back_up(workspace)
+            except Exception as error:
+                _back_up(workspace, error)
                 raise
     finally:
         os.umask(before)
 
 
-def _back_up(workspace: Workspace) -> None:
-    """A run that paid and did not come to its end has paid replies that no backup holds yet."""
-    if not workspace.tally.calls:
+def _back_up(workspace: Workspace, error: Exception) -> None:
+    """A run that paid and did not come to its end has paid replies that no backup holds yet.
+
+    After a failed write nobody knows what the disk holds: then the ledger is left alone, and opening it next time
+    shows whether it is whole.
+    """
+    from warehouse import CorruptFileError, DiskFullError, LedgerClosedError, LedgerWriteError
+
+    doubtful = (CorruptFileError, DiskFullError, LedgerClosedError, LedgerWriteError)
+    if not workspace.tally.calls or isinstance(error, doubtful):
         return
     # the error that ended the run says more than one of its backup, which is a full disk again
     with suppress(Exception), workspace.warehouse.ledger() as ledger:

@@ -29,6 +29,7 @@ from providers.errors import (
     CircuitOpenError,
     EmptyTextError,
     EngineStoppedError,
+    HeldByBatchError,
     MissingCapError,
     MissingExtraError,
     MissingKeyError,
@@ -44,6 +45,7 @@ from providers.errors import (
     UnusableKeyError,
 )
 from providers.local import LocalConfig
+from providers.model_names import other_models
 from providers.openai_batch import OpenAIBatchConfig
 from providers.openai_chat import OpenAIConfig
 from providers.pacing import Limits
@@ -77,6 +79,7 @@ __all__ = [
     "EngineConfig",
     "EngineStoppedError",
     "FieldText",
+    "HeldByBatchError",
     "Journal",
     "Limits",
     "LocalConfig",
@@ -104,6 +107,7 @@ __all__ = [
     "UnknownPriceError",
     "UnsafeModelError",
     "UnusableKeyError",
+    "other_models",
     "parse_encoder",
     "parse_engine",
     "price_of",

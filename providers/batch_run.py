@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from providers.batch_book import BatchJournal, BatchRow, Intent
 from providers.batch_server import BatchAtServer, BatchServer, MissingAtServerError, UncertainError
 from providers.chat_body import request_line
-from providers.completion import Completion, OnProgress, Outcome, Progress, Request
+from providers.completion import Completion, OnProgress, Outcome, Progress, Request, standing_of
 from providers.envelope import read_envelope
 from providers.errors import (
     BatchCancelledError,
     BatchRefusedError,
     BudgetReachedError,
     EngineStoppedError,
+    HeldByBatchError,
     ResultsGoneError,
 )
 from providers.harvest import Harvest
@@ -68,6 +69,7 @@ class BatchRun:
         self._exhausted = False
         self._open: dict[str, _OpenBatch] = {}
         self._held: set[str] = set()  # keys in batches of earlier runs
+        self._elsewhere: dict[str, str] = {}  # key -> batch at another address
         self._gone: dict[str, str] = {}  # key -> shard whose results the server has lost
         self._asked_gone: set[str] = set()
         self._waiting: dict[str, list[Request]] = {}  # every request without a completion, by its key
@@ -102,8 +104,8 @@ class BatchRun:
             batch_id = row.batch_id or self._adopted(row)
             if batch_id is not None:
                 announced_at_s = row.announced_at_s or time.time()
-                gone = row.state == "gone"
-                self._open[row.shard_hash] = _OpenBatch(row.shard_hash, batch_id, announced_at_s, was_gone=gone)
+                was_gone = row.state == "gone"
+                self._open[row.shard_hash] = _OpenBatch(row.shard_hash, batch_id, announced_at_s, was_gone=was_gone)
                 self._held |= {key for key, n in self._book.members(row.shard_hash).items() if n}
         yield from self.poll()
 
@@ -152,6 +154,8 @@ class BatchRun:
             raise self._failure
         if self._asked_gone:
             raise ResultsGoneError(len(self._asked_gone), tuple(sorted({self._gone[key] for key in self._asked_gone})))
+        if self._elsewhere:
+            raise HeldByBatchError(self._config.model, len(self._elsewhere), tuple({*self._elsewhere.values()}))
 
     def _has_room(self) -> bool:
         return len(self._open) < self._config.open_batches and time.monotonic() >= self._not_before
@@ -161,27 +165,27 @@ class BatchRun:
         if key in self._waiting:
             self._waiting[key].append(request)
             return None
-        answer = self._journal.answered(key)
-        if answer is not None:
-            return self._known(request, answer.body)
+        standing = standing_of(self._journal, key)
+        if standing.answer is not None:
+            return self._known(request, standing.answer.body)
         if key in self._failed:
-            return replace(_unpaid(self._failed[key]), request=request)
+            return replace(self._failed[key].unpaid(), request=request)
         if key in self._gone:
             self._asked_gone.add(key)
             return None
-        if key in self._held:
-            self._waiting[key] = [request]
+        if standing.held_by is not None and key not in self._held:
+            self._elsewhere[key] = standing.held_by
             return None
         self._waiting[key] = [request]
-        self._pack(request)
+        if key not in self._held:
+            self._pack(request)
         return None
 
     def _known(self, request: Request, body: bytes) -> Completion:
         envelope = read_envelope(body)
         fresh = self._fresh.pop(request.key, None)
-        completion = Completion(
-            request, envelope.text, error_code=envelope.error_code, cached=fresh is None, detail=envelope.detail
-        )
+        told = {"error_code": envelope.error_code, "detail": envelope.detail, "answered_by": envelope.model}
+        completion = Completion(request, envelope.text, cached=fresh is None, **told)
         if fresh is None:
             return completion
         return replace(completion, tokens_in=fresh.tokens_in, tokens_out=fresh.tokens_out, usd=fresh.usd)
@@ -365,7 +369,7 @@ class BatchRun:
             failed = Completion(_nobody(key), None, error_code=code, detail=detail or None)
             self._failed[key] = failed
             completions = [
-                replace(_unpaid(failed) if n else failed, request=request) for n, request in enumerate(requests or ())
+                replace(failed.unpaid() if n else failed, request=request) for n, request in enumerate(requests or ())
             ]
         for completion in completions:
             yield self._told(completion)
@@ -388,10 +392,6 @@ class BatchRun:
 
 def _nobody(key: str) -> Request:
     return Request("", (), {}, {}, "", key)
-
-
-def _unpaid(completion: Completion) -> Completion:
-    return replace(completion, cached=True, tokens_in=None, tokens_out=None, usd=None)
 
 
 def _free(error: str, latency_ms: int = 0) -> Outcome:

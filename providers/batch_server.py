@@ -91,7 +91,9 @@ class BatchServer:
                 base_url=base_url,
                 max_retries=0,
                 timeout=timeout_s,
-                http_client=capped_client(max_bytes=most, connections=2, timeout_s=timeout_s),
+                http_client=capped_client(
+                    max_bytes=most, connections=2, timeout_s=timeout_s, secret=key.get_secret_value()
+                ),
             )
             for most, timeout_s in ((max_bytes, deadline_s), (max_file_bytes, transfer_s))
         )

@@ -103,7 +103,7 @@ def _of_envelope(status: int, envelope: Envelope) -> Verdict:
 
 
 def _of_fault(status: int | None, error: Exception) -> Verdict:
-    detail = f"{type(error).__name__} {error}"[:_DETAIL_CHARS]
+    detail = f"{type(error).__name__} {error}"  # whole: half a key would not be recognised as one
     if isinstance(error, ReplyTooLargeError):
         return Verdict("bad_envelope", "retryable", "too_large", detail, status)
     if isinstance(error, CompressedReplyError):

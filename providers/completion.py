@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -83,6 +83,7 @@ class Completion:
         cached: true when no call was made for this request (the journal knew, or an equal request was asked).
         verbatim: true when `text` is the profile itself; false when it is a model's reply, still to be parsed.
         detail: one line about the failure, never a secret.
+        answered_by: the model's name as the reply gives it, which need not be the one that was asked for.
         calls: how many times the server was asked for this completion in this run, where `cached` is false.
     """
 
@@ -95,7 +96,12 @@ class Completion:
     usd: float | None = None
     detail: str | None = None
     verbatim: bool = False
+    answered_by: str | None = None
     calls: int = 1
+
+    def unpaid(self) -> Completion:
+        """The same for another request of equal key, or out of the journal: no call was made for it."""
+        return replace(self, cached=True, tokens_in=None, tokens_out=None, usd=None, calls=0)
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ class Outcome:
         error: code, colon, one line of detail; None when the reply is a usable one.
         body: the raw reply when it is a chat reply at all, refusals included; its key is never asked again.
         rejected: the raw body of a success that was no chat reply, for whoever looks into it.
-        usage: canonical JSON of the server's own count.
+        usage: canonical JSON of the server's own count, with its system_fingerprint where it gave one.
     """
 
     state: Literal["ok", "retryable", "terminal", "sent"]
@@ -152,12 +158,16 @@ class Outcome:
 
 
 class Standing(Protocol):
-    """Where a key stands: its reply, if there is one, and how often it was announced in all runs."""
+    """Where a key stands: its reply, if there is one, how often it was announced in all runs, who else asks for it."""
 
     @property
     def answer(self) -> Answer | None: ...
     @property
     def attempts(self) -> int: ...
+    @property
+    def held_by(self) -> str | None:
+        """The id of a batch that may still bring the reply: asking for it elsewhere would pay twice."""
+        ...
 
 
 class Receipt(Protocol):
@@ -217,6 +227,18 @@ class Journal(Protocol):
     def committed(self, since_us: int = 0, /) -> Committed:
         """What the attempts announced since then (microseconds since 1970, UTC) took or may still have taken."""
         ...
+
+
+def standing_of(journal: Journal, key: str) -> Standing:
+    """Where one key stands.
+
+    Raises:
+        Exception: what the journal says of a reply that is not what was received.
+    """
+    (standing,) = journal.submit(keys=[key]).result().standings
+    if isinstance(standing, Exception):
+        raise standing
+    return standing
 
 
 class Engine(Protocol):

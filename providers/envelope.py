@@ -25,6 +25,13 @@ class Envelope:
     tokens_in: int | None = None
     tokens_out: int | None = None
     usage: dict[str, Any] | None = None
+    fingerprint: str | None = None
+
+    @property
+    def recorded_usage(self) -> str | None:
+        """Canonical JSON of the server's own counts, with its system_fingerprint where it gave one."""
+        told = {**(self.usage or {}), **({"system_fingerprint": self.fingerprint} if self.fingerprint else {})}
+        return json.dumps(told, sort_keys=True) if told else None
 
     @property
     def is_reply(self) -> bool:
@@ -54,7 +61,7 @@ def _read_choice(document: dict[str, Any], choice: dict[str, Any], message: dict
     reason = choice.get("finish_reason")
     content = message.get("content")
     error_code, detail = _fault(reason, content, message.get("refusal"))
-    model = document.get("model")
+    model, fingerprint = document.get("model"), document.get("system_fingerprint")
     return Envelope(
         text=content if error_code is None else None,
         error_code=error_code,
@@ -64,6 +71,7 @@ def _read_choice(document: dict[str, Any], choice: dict[str, Any], message: dict
         tokens_in=_count(usage.get("prompt_tokens")),
         tokens_out=_count(usage.get("completion_tokens")),
         usage={name: count for name, value in sorted(usage.items()) if (count := _count(value)) is not None} or None,
+        fingerprint=fingerprint[:200] if isinstance(fingerprint, str) and _is_utf8(fingerprint) else None,
     )
 
 

@@ -210,6 +210,23 @@ class BatchesPendingError(StoppedEarlyError):
         )
 
 
+class HeldByBatchError(StoppedEarlyError):
+    """Requests that are in batches not collected yet: asking for them as well would pay for them twice."""
+
+    def __init__(self, model: str, requests: int, batches: tuple[str, ...]) -> None:
+        super().__init__(model, requests, batches)
+        self.model, self.requests, self.batches = model, requests, batches
+
+    def __str__(self) -> str:
+        shown = ", ".join(sorted(self.batches)[:3]) + (" and others" if len(self.batches) > 3 else "")
+        return (
+            f"{self.requests:,} requests to `{self.model}` are in {shown}, not collected yet: to ask for them here as"
+            " well would pay twice, so they were left. `semalign batches list` shows the batches, `semalign batches"
+            ' cancel` ends them early; a run with profiles.engine.name = "openai-batch" and their base_url collects'
+            " them (and submits nothing new with profiles.engine.cap.calls = 0), then this engine asks for the rest"
+        )
+
+
 class ResultsGoneError(StoppedEarlyError, LookupError):
     """Batches that were paid for and whose results the server no longer has."""
 

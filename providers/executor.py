@@ -6,7 +6,6 @@ Runs in a thread and loop of its own, so that calls go out while the caller work
 from __future__ import annotations
 
 import asyncio
-import json
 import queue
 import random
 import threading
@@ -21,7 +20,13 @@ import httpx2
 from providers.classify import Verdict, classify
 from providers.completion import Completion, Journal, Outcome, Request
 from providers.envelope import Envelope, read_envelope
-from providers.errors import BudgetReachedError, CircuitOpenError, EngineStoppedError, StoppedEarlyError
+from providers.errors import (
+    BudgetReachedError,
+    CircuitOpenError,
+    EngineStoppedError,
+    HeldByBatchError,
+    StoppedEarlyError,
+)
 from providers.journal_desk import JournalDesk
 from providers.pacing import Pacer
 from providers.prices import Price
@@ -74,6 +79,7 @@ class Executor:
         self._stopping = threading.Event()
         self._twins: dict[str, list[Request]] = {}  # equal requests waiting for the one in flight
         self._failed: dict[str, tuple[str, str | None]] = {}  # keys that are not asked again in this pass
+        self._held: dict[str, str] = {}  # keys that a batch of another engine may have paid for, and its id
         self._lost_in_a_row = 0
         self._booked = 0  # calls whose worst case may still turn out smaller
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -117,6 +123,8 @@ class Executor:
                 if self._cut is not None:
                     self._cut.cancel()
                 self._loop = None
+        if self.failure is None and self._held:
+            self.failure = HeldByBatchError(self._config.model, len(self._held), tuple({*self._held.values()}))
         if self.failure is not None:
             raise self.failure
 
@@ -180,12 +188,15 @@ class Executor:
             self._failed[request.key] = (completion.error_code, completion.detail)
         self._inbox.put(completion)
         for twin in twins:
-            self._inbox.put(replace(_unpaid(completion), request=twin))
+            self._inbox.put(replace(completion.unpaid(), request=twin))
 
     async def _look_up_or_ask(self, request: Request) -> Completion | None:
         standing = await self._desk.look_up(request.key)
         if standing.answer is not None:
-            return _unpaid(_completion(request, read_envelope(standing.answer.body), usd=None, calls=0))
+            return _completion(request, read_envelope(standing.answer.body), usd=None, calls=0).unpaid()
+        if standing.held_by is not None:
+            self._held[request.key] = standing.held_by
+            return None
         return await self._ask(request, standing.attempts)
 
     async def _ask(self, request: Request, before: int) -> Completion | None:
@@ -314,7 +325,7 @@ class Executor:
                 body=body if envelope.is_reply else None,
                 rejected=None if envelope.is_reply else body,
                 finish_reason=envelope.finish_reason,
-                usage=None if envelope.usage is None else json.dumps(envelope.usage, sort_keys=True),
+                usage=envelope.recorded_usage,
             )
         elif verdict.unsent:
             used, usd = 0, 0.0
@@ -353,9 +364,6 @@ def _completion(request: Request, envelope: Envelope, usd: float | None, calls: 
         tokens_out=envelope.tokens_out,
         usd=usd,
         detail=envelope.detail,
+        answered_by=envelope.model,
         calls=calls,
     )
-
-
-def _unpaid(completion: Completion) -> Completion:
-    return replace(completion, cached=True, tokens_in=None, tokens_out=None, usd=None, calls=0)

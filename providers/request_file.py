@@ -269,7 +269,8 @@ def _or_raise(number: int | Exception) -> int:
 
 def _completion(request: Request, body: bytes) -> Completion:
     envelope = read_envelope(body)
-    return Completion(request, envelope.text, error_code=envelope.error_code, cached=True, detail=envelope.detail)
+    told = {"error_code": envelope.error_code, "detail": envelope.detail, "answered_by": envelope.model}
+    return Completion(request, envelope.text, cached=True, **told)
 
 
 def _outcome_completion(request: Request, outcome: Outcome) -> Completion:

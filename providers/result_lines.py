@@ -103,7 +103,7 @@ def outcome_of(result: ResultLine, latency_ms: int, price: Price | None) -> tupl
         body=result.body if envelope.is_reply else None,
         rejected=None if envelope.is_reply else result.body,
         finish_reason=envelope.finish_reason,
-        usage=None if envelope.usage is None else json.dumps(envelope.usage, sort_keys=True),
+        usage=envelope.recorded_usage,
     )
     return outcome, envelope
 

@@ -29,7 +29,10 @@ class Wire:
         self._config = config
         self._key = key
         self._http = capped_client(
-            max_bytes=config.max_bytes, connections=config.concurrency, timeout_s=config.deadline_s
+            max_bytes=config.max_bytes,
+            connections=config.concurrency,
+            timeout_s=config.deadline_s,
+            secret=key.get_secret_value(),
         )
         account = {header: os.environ[name] for name, header in _ACCOUNT_HEADERS.items() if os.environ.get(name)}
         self._headers = {
@@ -47,7 +50,7 @@ class Wire:
         await self._http.aclose()
 
     async def ask(self, request: Request) -> tuple[int, Mapping[str, str], bytes]:
-        """(status, headers, body) of whatever came.
+        """(status, headers, body) of whatever came, the key blotted out where a server echoes it.
 
         Raises:
             httpx2.HTTPError, OSError: no whole reply came.

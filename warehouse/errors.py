@@ -211,6 +211,22 @@ class DiskFullError(WarehouseError, OSError):
         return f"the disk is full at {self.path}{need}; what is published is untouched; make room, then run again"
 
 
+class TooLittleRoomError(WarehouseError, OSError):
+    """Less room than a run is likely to need; it was not begun."""
+
+    exit_code = 4
+
+    def __init__(self, path: str, needed_bytes: int, free_bytes: int, what: str) -> None:
+        super().__init__(path, needed_bytes, free_bytes, what)
+        self.path, self.needed_bytes, self.free_bytes, self.what = path, needed_bytes, free_bytes, what
+
+    def __str__(self) -> str:
+        return (
+            f"too little room at {self.path}: {self.what} may need {self.needed_bytes:,} bytes, and "
+            f"{self.free_bytes:,} are free; nothing was sent. Make room or move [warehouse] root, then run again"
+        )
+
+
 class SqlError(WarehouseError, ValueError):
     """A query that was refused or failed."""
 

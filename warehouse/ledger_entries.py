@@ -78,10 +78,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a key stands: its reply, if there is one, and how often it was announced in all runs."""
+    """Where a key stands: its reply, if there is one, and how often it was announced in all runs.
+
+    Args:
+        held_by: the id of a batch that may still bring the reply, or may have been paid for it; whoever asks
+            elsewhere pays twice.
+    """
 
     answer: Answer | None
     attempts: int
+    held_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,13 @@ class Receipt:
 Intent = tuple[Announced, int | None, float | None]
 """(request, its worst case in tokens, its worst case in USD)"""
 
+# a latency is what tells a settled attempt from an announced one
+_HOLDERS = """
+SELECT member.key, coalesce(batch.batch_id, batch.shard_hash)
+FROM batch JOIN batch_request AS member USING (shard_hash) JOIN attempt USING (key, n)
+WHERE batch.state IN ('creating', 'submitted', 'gone') AND attempt.latency_ms IS NULL AND member.key IN
+"""
+
 Settlement = tuple[str, int, Settled]
 """(key, number of the attempt, how it ended)"""
 
@@ -120,7 +133,9 @@ def standings(db: sqlite3.Connection, keys: Sequence[str], path: str, cure: str)
             intact = hashlib.sha256(answer.body).hexdigest() == answer.sha256
             reason = f"the reply to {answer.key} does not match its sha256"
             found[answer.key] = answer if intact else CorruptFileError(path, reason, cure)
-    return [_standing(found.get(key), attempts[key][0]) for key in keys]
+    announced = [key for key in dict.fromkeys(keys) if attempts[key][0] and not attempts[key][1]]
+    holders = dict(db.execute(f"{_HOLDERS} ({_marks(announced)})", announced).fetchall()) if announced else {}
+    return [_standing(found.get(key), attempts[key][0], holders.get(key)) for key in keys]
 
 
 def announce(db: sqlite3.Connection, intents: Sequence[Intent]) -> list[int | Exception]:
@@ -228,8 +243,8 @@ def _marks(values: Sequence[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _standing(answer: Answer | Exception | None, attempts: int) -> Standing | Exception:
-    return answer if isinstance(answer, Exception) else Standing(answer, attempts)
+def _standing(answer: Answer | Exception | None, attempts: int, held_by: str | None) -> Standing | Exception:
+    return answer if isinstance(answer, Exception) else Standing(answer, attempts, held_by)
 
 
 def _usage_text(outcome: Settled) -> str | None:

@@ -1,5 +1,6 @@
 """The ledger's SQLite file: its tables, how it is opened, who writes to it, how it is copied."""
 
+import errno
 import os
 import queue
 import re
@@ -7,6 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -84,6 +86,8 @@ class LedgerFile:
         """The same without waiting. `n_bytes` is about what it writes, said when the disk is too full for it."""
         answer: Future[T] = Future()
         with self._guard:
+            if isinstance(self._stopped, WarehouseError):  # whoever comes late hears why, and leaves with its code
+                raise type(self._stopped)(*self._stopped.args)
             if self._stopped is not None:
                 raise LedgerClosedError(str(self.path), str(self._stopped))
             self._asked.put(_Asked(question, answer, alone, n_bytes))
@@ -100,8 +104,8 @@ class LedgerFile:
     def _serve(self, read_only: bool, opened: "Future[None]") -> None:
         try:
             db = _connect(self.path, read_only=read_only)
-        except BaseException as error:
-            opened.set_exception(error)
+        except Exception as error:
+            opened.set_exception(error if isinstance(error, WarehouseError) else _named(self.path, error))
             return
         opened.set_result(None)
         try:
@@ -155,8 +159,9 @@ class LedgerFile:
                 if (waiting := self._asked.get_nowait()) is not None:
                     batch.append(waiting)
             self._asked.put(None)
-        if db.in_transaction:
-            db.execute("ROLLBACK")
+        with suppress(sqlite3.Error):  # on a disk that stays broken; whoever opens the file next rolls back
+            if db.in_transaction:
+                db.execute("ROLLBACK")
         for asked in batch:
             asked.answer.set_exception(named)
 
@@ -188,10 +193,7 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_MS / 1000)
     try:
         _prepare(db, path, read_only=read_only)
-    except sqlite3.Error as error:
-        db.close()
-        raise _named(path, error) from error
-    except WarehouseError:
+    except (sqlite3.Error, WarehouseError):
         db.close()
         raise
     if is_new:
@@ -225,6 +227,10 @@ def _named(path: Path, error: Exception, n_bytes: int = 0) -> Exception:
         return CorruptFileError(str(path), f"SQLite says: {error}", RESTORE)
     if isinstance(error, sqlite3.Error):
         return LedgerWriteError(str(path), str(error))
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DiskFullError(str(path), n_bytes or None)
+        return LedgerWriteError(str(path), f"{error.filename or path}: {error.strerror or error}")
     return error
 
 

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from warehouse.commits import SnapshotBuilder, united
-from warehouse.errors import CorruptFileError, LockRequiredError, UnknownSnapshotError, WarehouseRootError
+from warehouse.errors import (
+    CorruptFileError,
+    LockRequiredError,
+    TooLittleRoomError,
+    UnknownSnapshotError,
+    WarehouseRootError,
+)
 from warehouse.fragments import VerifiedFiles
 from warehouse.locking import RunLock
 from warehouse.matrices import MatrixPaths, MatrixStore
@@ -211,6 +217,17 @@ class Warehouse:
             self._require_lock("writing the ledger")
 
         return Ledger(self.root / "ledger.sqlite", read_only=read_only)
+
+    def require_room(self, n_bytes: int, what: str) -> None:
+        """Nothing, when the disk has so many bytes free for this user.
+
+        Raises:
+            TooLittleRoomError: names both numbers and what needs them.
+        """
+        place = next(place for place in (self.root, *self.root.parents) if place.exists())
+        free = shutil.disk_usage(place).free
+        if free < n_bytes:
+            raise TooLittleRoomError(str(self.root), n_bytes, free, what)
 
     def catalogue(self, snapshot: Snapshot | None) -> "Catalogue":
         """SQL over one snapshot, as a context manager; with None, over empty tables."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from flows.caution import clean
 from flows.errors import NothingToAcceptError, StoppedProfilesError
 from flows.settings import ProfileSettings
 from flows.steps.questions import Question, Questioner
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from providers import Completion, Engine, EngineConfig, Journal, Progress, Request
 
 MAX_RETRIES = 3
+MODEL_CHARS = 80
 _KEPT_QUESTIONS = 4096
 
 # Faults of a completion without text that another wording or more room may mend; a filter or a refusal by the server
@@ -35,6 +37,7 @@ class ProfileRows:
     quarantine: list[dict[str, Any]] = field(default_factory=list)
     decisions: list[dict[str, Any]] = field(default_factory=list)
     no_text: Counter[str] = field(default_factory=Counter)
+    answered_by: Counter[str] = field(default_factory=Counter)
     without_reply: int = 0
     reasked: int = 0
     repaired: int = 0
@@ -205,7 +208,7 @@ class Asking:
             answered = self.journal.answered(request.key) is not None
             return failure.add(completion.error_code or "no_reply", completion.detail, None, answered)
         if completion.verbatim:
-            self._keep(question, completion.text, None, None)
+            self._keep(question, completion.text, None, None, request.model)
             return None
         rendered = question.rendered
         try:
@@ -213,15 +216,27 @@ class Asking:
         except ReplyError as error:
             return failure.add(error.code, error.detail, completion.text, answered=True)
         self.rows.repaired += reply.repaired
-        self._keep(question, reply.profile, reply.reasoning, request.key)
+        self._keep(question, reply.profile, reply.reasoning, request.key, self._named(completion))
         return None
 
-    def _keep(self, question: Question, profile: str, reasoning: str | None, key: str | None) -> None:
+    def _named(self, completion: Completion) -> str:
+        """The model's name as the reply gives it; the first reply of another model than was asked is told at once."""
+        from providers import other_models
+
+        asked = completion.request.model
+        name = completion.answered_by or asked
+        self.rows.answered_by[name] += 1
+        if self.rows.answered_by[name] == 1 and other_models(asked, {name: 1}):
+            shown = clean(name)[:MODEL_CHARS]
+            self.workspace.progress.note(f"a reply comes from the model `{shown}`, not from `{asked}`, which was asked")
+        return name
+
+    def _keep(self, question: Question, profile: str, reasoning: str | None, key: str | None, model: str) -> None:
         request, evidence = question.request, question.evidence
         row = profile_row(
             question.rendered.prompt, request.kind, request.entity_id, profile, list(evidence.pairs), evidence.hash
         )
-        filled = {"reasoning": reasoning, "model": request.model, "request_key": key}
+        filled = {"reasoning": reasoning, "model": model, "request_key": key}
         self.rows.profiles.append(row | filled | {"source": self.engine_settings.source})
 
     def _settle(self, failures: Iterable[Failure]) -> None:
@@ -234,7 +249,7 @@ class Asking:
                 profile = self._decide(failure)
             if profile is not None:
                 self.rows.accepted += 1
-                self._keep(failure.question, profile, None, request.key)
+                self._keep(failure.question, profile, None, request.key, request.model)
                 continue
             aside = {"kind": kind, "entity_id": entity_id, "code": failure.codes[-1], "detail": failure.sentence()}
             self.rows.quarantine.append(aside)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from flows.caution import clean
 from flows.errors import QuarantineLimitError
 from flows.settings import ProfileSettings, digest
-from flows.steps.answers import Asking, ProfileRows, profile_row
+from flows.steps.answers import MODEL_CHARS, Asking, ProfileRows, profile_row
 from flows.steps.evidence import (
     POOLED,
     PromptPair,
@@ -26,9 +28,15 @@ from flows.workspace import Workspace
 
 if TYPE_CHECKING:
     from providers import Engine, EngineConfig, Journal
-    from warehouse import Snapshot
+    from warehouse import Snapshot, Warehouse
 
 VERSION = 1
+
+# Bytes on disk for one answered question, measured with replies of 1.6 KB: attempt and reply in the ledger, as much
+# again in its backup, and rows of profiles and llm_calls.
+LEDGER_BYTES = 4_608
+ROW_BYTES = 1_024
+SAFETY = 2  # second questions, long replies, other programs
 
 
 def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSettings) -> str:
@@ -37,6 +45,7 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
     Raises:
         QuarantineLimitError: more failed rows than `profiles.max_quarantined_share`; answered calls stay in the ledger.
         MissingAttributeError: the sources lack an attribute the prompts need; before any call.
+        TooLittleRoomError: less free than twice what ledger, backup and tables may grow by; before any call.
     """
     from providers import parse_engine
     from warehouse import arrow_rows
@@ -52,6 +61,8 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
     started = time.monotonic()
     check_columns(pair, upstream.stages["ingest"]["summary"])
     world = training_world(upstream.read, settings.pii)
+    if engine_settings.source != "attributes":
+        _require_room(workspace.warehouse, len(world.items) + len(world.users))
     with workspace.warehouse.ledger() as ledger, engine_settings.open() as engine:
         if workspace.repay:
             ledger.batches.release()
@@ -61,6 +72,7 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
     for row in rows.profiles:
         row["snapshot"] = upstream.id
     summary = profile_summary(rows, pair, engine_settings)
+    _warn_of_other_models(workspace, rows, engine_settings.source)
     builder = workspace.warehouse.begin(upstream)
     builder.replace("profiles", arrow_rows("profiles", rows.profiles))
     builder.replace("prompts", arrow_rows("prompts", _prompt_rows(upstream, pair)))
@@ -69,6 +81,18 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
     builder.replace("quarantine", arrow_rows("quarantine", _quarantine_rows(upstream, rows, workspace.run_id)))
     stamp(builder, "profile", key, summary)
     return workspace.done("profile", workspace.commit(builder), started)
+
+
+def _require_room(warehouse: Warehouse, n_questions: int) -> None:
+    """A run that could not keep its replies is not begun; answered ones are counted too, for they cost no call to find.
+
+    Raises:
+        TooLittleRoomError: exit code 4.
+    """
+    ledger = warehouse.inside("ledger.sqlite")
+    held = ledger.stat().st_size if ledger.exists() else 0
+    growth = n_questions * (2 * LEDGER_BYTES + ROW_BYTES) + held  # a backup is a copy of the whole ledger
+    warehouse.require_room(SAFETY * growth, f"a run of {n_questions:,} questions")
 
 
 def _may_be_asked_again(workspace: Workspace, key: str) -> bool:
@@ -102,6 +126,8 @@ def profile_summary(rows: ProfileRows, pair: PromptPair, engine: EngineConfig) -
         "quarantined": len(rows.quarantine),
         "without_reply": rows.without_reply,
         **({} if engine.source == "attributes" else _judged(rows)),
+        **_models(rows, engine.source),
+        **_dated_price(engine),
         "content": sequence_hash(f"{row['kind']}\x1f{row['entity_id']}\x1f{row['profile']}" for row in rows.profiles),
         "prompts": [f"{prompt.id} v{prompt.version}" for prompt in (pair.item, pair.user)],
         "user_source": engine.source if written["user", False] else POOLED,
@@ -110,6 +136,29 @@ def profile_summary(rows: ProfileRows, pair: PromptPair, engine: EngineConfig) -
 
 def _judged(rows: ProfileRows) -> dict[str, int]:
     return {"reasked": rows.reasked, "repaired": rows.repaired, "accepted": rows.accepted}
+
+
+def _dated_price(engine: EngineConfig) -> dict[str, Any]:
+    """The price this run reckoned with and the day it was read, where there is one."""
+    price = engine.known_price()
+    return {"price": asdict(price)} if price is not None else {}
+
+
+def _models(rows: ProfileRows, asked: str) -> dict[str, Any]:
+    """Which models wrote the profiles, where any but the one that was asked did."""
+    from providers import other_models
+
+    others = other_models(asked, rows.answered_by)
+    return {"by_other_models": sum(others.values()), "answered_by": dict(rows.answered_by)} if others else {}
+
+
+def _warn_of_other_models(workspace: Workspace, rows: ProfileRows, asked: str) -> None:
+    if said := _models(rows, asked):
+        counted = ", ".join(f"{clean(name)[:MODEL_CHARS]} {n:,}" for name, n in rows.answered_by.most_common(5))
+        workspace.progress.note(
+            f"profile: {said['by_other_models']:,} profiles come from another model than `{asked}` ({counted}); the"
+            " column `model` of `profiles` says which. Check profiles.engine.model and what the server falls back to"
+        )
 
 
 def _written(

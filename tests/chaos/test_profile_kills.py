@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -277,10 +278,12 @@ def test_T_K4_a_full_disk_ends_the_run_and_it_completes_when_there_is_room(tmp_p
 
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
-    """A file system of 6 MiB, where the system lets us mount one."""
+    """A file system of 200 MiB, where the system lets us mount one."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", place], capture_output=True, check=False)
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", place], capture_output=True, check=False
+    )
     if mount.returncode:
         pytest.skip("no tmpfs can be mounted here; the form with few pages covers the rest")
     yield place
@@ -292,12 +295,21 @@ def small_disk(tmp_path) -> Iterator[Path]:
 def test_T_K4_a_full_file_system(small_disk):
     long = chat()
     long = replace(long, body=long.body[:-1] + b', "padding": "' + b"x" * 4_000 + b'"}')
-    with counting_server(lambda number, asked: long) as (url, server):
+    ballast = small_disk / "ballast"
+
+    def script(number: int, asked: Mapping[str, Any]) -> Reply:
+        if number == 200:  # another program takes what is left, all but 2 MiB
+            ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - 2 * 1024**2))
+        return long
+
+    with counting_server(script) as (url, server):
         write_catalogue(small_disk, url, items=1_900, users=100, concurrency=IN_FLIGHT)
         code, _, last = ended(start_profile(small_disk))
         assert code == 4 and "disk is full" in last, last
         acknowledged, calls = replies(small_disk), len(server.requests)
-        subprocess.run(["mount", "-o", "remount,size=200m", small_disk], check=True)
+        code, _, last = ended(start_profile(small_disk))
+        assert code == 4 and "too little room" in last and len(server.requests) == calls, last
+        ballast.unlink()
         code, document, last = ended(start_profile(small_disk))
     assert code in (0, 3), last
     print(f"full after {len(acknowledged)} replies and {calls} calls, {len(server.requests)} calls in all; {last}")

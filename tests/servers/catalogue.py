@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,9 @@ root = "w"
     return folder
 
 
-def start_profile(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """`semalign profile` in a process of its own, as a user would start it."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+def start_profile(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """`semalign profile` in a process of its own, as a user would start it; `environment` adds to that of the test."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(environment or {})}
     return subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "profile", "--json", *arguments],
         cwd=folder,

@@ -20,6 +20,7 @@ class StoredAnswer:
 class StoredStanding:
     answer: StoredAnswer | None
     attempts: int
+    held_by: str | None = None
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,7 @@ def test_every_error_survives_pickling_and_speaks_a_sentence():
         providers.BatchRefusedError: ("batch_1", 10, (("code", "why"),)),
         providers.BatchCancelledError: ("batch_1", 3),
         providers.BatchesPendingError: (2, 100, 60.0),
+        providers.HeldByBatchError: ("m", 10, ("batch_1", "batch_2", "batch_3", "batch_4")),
         providers.ResultsGoneError: (10, ("a",)),
         providers.UnansweredRequestsError: ("m", 3, Path("requests.jsonl"), Path("results.jsonl"), 1),
         providers.BadModelFileError: (Path("m.gguf"), "no such file"),
