@@ -122,7 +122,7 @@ def _written(
     journal: Journal,
 ) -> ProfileRows:
     rows = ProfileRows()
-    asking = Asking(workspace, rows, settings, engine_settings, engine, journal, _decided(workspace))
+    asking = Asking(workspace, rows, settings, engine_settings, engine, journal, decided(workspace))
     silent = asking.ask_all(Questioner(world, pair, settings, engine_settings, {}), "item")
     rows.no_text["item"] += len(silent)
     item_profiles = {row["entity_id"]: row["profile"] for row in rows.profiles}
@@ -133,7 +133,7 @@ def _written(
     return rows
 
 
-def _decided(workspace: Workspace) -> dict[tuple[str, str, str], str]:
+def decided(workspace: Workspace) -> dict[tuple[str, str, str], str]:
     """(kind, id, request key) → the profile that was accepted for it last."""
     current = workspace.warehouse.current()
     taken = records(current.read("decisions")) if current else []
