@@ -165,7 +165,7 @@ def _asked(warehouse: Warehouse, engine: EngineConfig, rehearsal: Rehearsal) -> 
     first = [ask for ask in rehearsal.asks.values() if ask.attempt_class == "first"]
     changed = sum(ask.changed for ask in first)
     n_items = sum(ask.kind == "item" for ask in first)
-    source = f"{due.measured:,} replies" if due.measured else "rules of thumb: try --pilot 20"
+    source = f"{due.measured:,} replies" if due.measured else "rules of thumb"
     words = (
         f"{len(first):,} requests to {engine.source} ({n_items:,} items, {len(first) - n_items:,} users): "
         f"{len(first) - changed:,} new, {changed:,} changed; {len(rehearsal.answered):,} cached; second questions: "

@@ -56,6 +56,7 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
         if workspace.repay:
             ledger.batches.release()
         rows = _written(workspace, world, pair, settings, engine_settings, engine, ledger)
+    workspace.tally.quarantined += len(rows.quarantine)
     n_asked = len(rows.quarantine) + sum(row["source"] != POOLED for row in rows.profiles)
     _refuse_above_limit([row["code"] for row in rows.quarantine], n_asked, settings)
     for row in rows.profiles:
