@@ -166,12 +166,18 @@ def _asked(warehouse: Warehouse, engine: EngineConfig, rehearsal: Rehearsal) -> 
     changed = sum(ask.changed for ask in first)
     n_items = sum(ask.kind == "item" for ask in first)
     source = f"{due.measured:,} replies" if due.measured else "rules of thumb"
+    at_server = f"; {len(rehearsal.at_server):,} wait in batches" if rehearsal.at_server else ""
     words = (
         f"{len(first):,} requests to {engine.source} ({n_items:,} items, {len(first) - n_items:,} users): "
         f"{len(first) - changed:,} new, {changed:,} changed; {len(rehearsal.answered):,} cached; second questions: "
-        f"{due.calls - len(first):,} due, about {due.reasks:,} more; from {source}"
+        f"{due.calls - len(first):,} due, about {due.reasks:,} more; from {source}{at_server}"
     )
-    facts = {"texts": rehearsal.n_texts, "second_due": due.calls - len(first), "measured_replies": due.measured}
+    facts = {
+        "texts": rehearsal.n_texts,
+        "second_due": due.calls - len(first),
+        "measured_replies": due.measured,
+        "in_batches": len(rehearsal.at_server),
+    }
     return StageOutlook(
         "profile",
         "to do",

@@ -23,6 +23,8 @@ CHARACTERS_PER_TOKEN = 4.0
 TO_COME = "[profile to come:"
 _TO_COME_CHARACTERS = 480
 _LOOKED_UP_AT_ONCE = 256
+# What a run sends by itself after a faulty reply; retries are somebody's decision.
+_SECOND = frozenset({"reask", "double"})
 
 
 class Ask(NamedTuple):
@@ -63,6 +65,7 @@ class Rehearsal:
     Attributes:
         n_texts: entities that have something to say.
         n_second: second questions that follow stored replies, answered or not.
+        at_server: keys that wait in a batch, submitted and maybe paid for; the run collects them.
     """
 
     items: Questioner
@@ -72,6 +75,7 @@ class Rehearsal:
     n_texts: int = 0
     n_first: int = 0
     n_second: int = 0
+    at_server: set[str] = field(default_factory=set)
 
     @property
     def replies(self) -> list[Reply]:
@@ -92,7 +96,7 @@ def rehearse(
     rows, item_profiles = ProfileRows(), {}
     items = Questioner(world, pair, settings, engine, {})
     rehearsal = Rehearsal(items, Questioner(world, pair, settings, engine, item_profiles))
-    stored = _StoredReplies(engine, rehearsal, _asked_before(warehouse))
+    stored = _StoredReplies(engine, rehearsal, _asked_before(warehouse), _submitted(warehouse, engine))
     if (warehouse.root / "ledger.sqlite").exists():
         ledger: Any = warehouse.ledger(read_only=True)
     else:
@@ -114,9 +118,11 @@ def rule_tokens(request: Request) -> int:
 class _StoredReplies:
     """An engine that knows what is in the ledger and writes down what is not."""
 
-    def __init__(self, engine: EngineConfig, rehearsal: Rehearsal, before: set[tuple[str, str]]) -> None:
+    def __init__(
+        self, engine: EngineConfig, rehearsal: Rehearsal, before: set[tuple[str, str]], submitted: set[str]
+    ) -> None:
         self._max_attempts: float = getattr(engine, "max_attempts_ever", float("inf"))
-        self._rehearsal, self._before = rehearsal, before
+        self._rehearsal, self._before, self._submitted = rehearsal, before, submitted
 
     def complete(
         self, requests: Iterable[Request], journal: Any = None, on_progress: object = None
@@ -134,17 +140,18 @@ class _StoredReplies:
         from providers import Completion, stored_completion
 
         found, is_first = self._rehearsal, request.attempt_class == "first"
+        is_second = request.attempt_class in _SECOND
         if standing.answer is None:
             if standing.attempts >= self._max_attempts:  # the run gives such a row up without a call
                 return Completion(request, None, error_code="exhausted", cached=True)
-            found.n_second += not is_first and request.key not in found.asks
+            found.n_second += is_second and request.key not in found.asks and request.key not in found.at_server
             self._write_down(request)
             padding = "x" * (_TO_COME_CHARACTERS - len(TO_COME) - len(request.entity_id))
             return Completion(request, f"{TO_COME} {request.entity_id}] {padding}", verbatim=True)
         completion = stored_completion(request, standing.answer.body)
         if request.key not in found.answered:
             found.n_first += is_first
-            found.n_second += not is_first
+            found.n_second += is_second
             tokens_in, tokens_out = completion.tokens_in, completion.tokens_out
             known = tokens_in is not None and tokens_out is not None
             reply = Reply(request.key, request.kind, rule_tokens(request), tokens_in or 0, tokens_out or 0)
@@ -152,6 +159,9 @@ class _StoredReplies:
         return completion
 
     def _write_down(self, request: Request) -> None:
+        if request.key in self._submitted:
+            self._rehearsal.at_server.add(request.key)
+            return
         ready = not any(TO_COME in content for _, content in request.messages)
         changed = (request.kind, request.entity_id) in self._before
         ask = Ask(request.kind, request.entity_id, request.attempt_class, rule_tokens(request), changed, ready)
@@ -178,6 +188,20 @@ class _NoLedger:
 
     def result(self) -> _NoLedger:
         return self
+
+
+def _submitted(warehouse: Warehouse, engine: EngineConfig) -> set[str]:
+    """Keys without a reply in batches that this engine will collect."""
+    if engine.name != "openai-batch" or not (warehouse.root / "ledger.sqlite").exists():
+        return set()
+    with warehouse.ledger(read_only=True) as ledger:
+        batches = [
+            batch
+            for batch in ledger.batches.rows()
+            if batch.server == engine.base_url and batch.state in ("creating", "submitted")
+        ]
+        members = [ledger.batches.members(batch.shard_hash) for batch in batches]
+    return {key for keys in members for key, attempt in keys.items() if attempt is not None}
 
 
 def _asked_before(warehouse: Warehouse) -> set[tuple[str, str]]:

@@ -109,6 +109,9 @@ def test_batches_are_listed_cancelled_and_collected(folder, capfd):
         batch_settings(folder, url, wait_s=0.0)
         code, _, last, _ = command(capfd, "profile")
         assert code == 4 and "1 batches with 6 requests" in last and "semalign batches list" in last
+        code, document, _, _ = command(capfd, "plan")  # what waits at the server is submitted, and not a call to come
+        stage = document["stages"][1]
+        assert (stage["calls"], stage["cached"], stage["facts"]["in_batches"]) == (4, 0, 6)
         code, document, last, _ = command(capfd, "batches", "list")
         (row,) = document["batches"]
         assert code == 0 and (row["batch_id"], row["state"], row["requests"]) == ("batch_1", "submitted", 6)
