@@ -13,7 +13,7 @@ def cost_rows(warehouse: Warehouse, snapshot: Snapshot) -> list[dict[str, Any]]:
 
     `usd` is None while a price in it is unknown; `engine` where calls belong to no finished run.
     """
-    if not snapshot.rows("runs"):
+    if not snapshot.rows("llm_calls"):
         return []
     with warehouse.catalogue(snapshot) as catalogue:
         return catalogue.query("FROM cost_by_engine()").to_pylist()

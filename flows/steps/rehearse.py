@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -104,7 +104,7 @@ def rehearse(
     with ledger:
         asking = Asking(workspace, rows, settings, engine, stored, ledger, decided(workspace))
         silent = asking.ask_all(items, "item")
-        item_profiles.update((row["entity_id"], row["profile"]) for row in rows.profiles)
+        item_profiles.update(_as_long_as_known({row["entity_id"]: row["profile"] for row in rows.profiles}))
         silent += asking.ask_all(rehearsal.users, "user")
     rehearsal.n_texts = len(world.items) + len(world.users) - len(silent)
     return rehearsal
@@ -113,6 +113,21 @@ def rehearse(
 def rule_tokens(request: Request) -> int:
     """Tokens of a question by the rule of thumb."""
     return round(sum(len(content) for _, content in request.messages) / CHARACTERS_PER_TOKEN)
+
+
+def _to_come(entity_id: str, n_characters: int) -> str:
+    """What stands for an unwritten profile: another text for every entity, about as long as a profile."""
+    return f"{TO_COME} {entity_id}] ".ljust(n_characters, "x")
+
+
+def _as_long_as_known(profiles: Mapping[str, str]) -> dict[str, str]:
+    """The profiles, those to come as long as the written ones are on average."""
+    known = [len(profile) for profile in profiles.values() if not profile.startswith(TO_COME)]
+    n_characters = round(sum(known) / len(known)) if known else _TO_COME_CHARACTERS
+    return {
+        entity_id: _to_come(entity_id, n_characters) if profile.startswith(TO_COME) else profile
+        for entity_id, profile in profiles.items()
+    }
 
 
 class _StoredReplies:
@@ -146,8 +161,7 @@ class _StoredReplies:
                 return Completion(request, None, error_code="exhausted", cached=True)
             found.n_second += is_second and request.key not in found.asks and request.key not in found.at_server
             self._write_down(request)
-            padding = "x" * (_TO_COME_CHARACTERS - len(TO_COME) - len(request.entity_id))
-            return Completion(request, f"{TO_COME} {request.entity_id}] {padding}", verbatim=True)
+            return Completion(request, _to_come(request.entity_id, _TO_COME_CHARACTERS), verbatim=True)
         completion = stored_completion(request, standing.answer.body)
         if request.key not in found.answered:
             found.n_first += is_first
