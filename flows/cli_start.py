@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli_options import THREADS, Options, command
 from flows.cli_output import emit_json, emit_table, last_word, say
+
+if TYPE_CHECKING:
+    from flows.settings import Settings
+    from flows.steps.pilot import Pilot
+
+BOUNDS = ("usd_low", "usd_high")
 
 
 def register(app: typer.Typer) -> None:
@@ -49,9 +55,15 @@ def register(app: typer.Typer) -> None:
         )
 
     @command(app, "plan")
-    def plan(options: Options) -> int:
-        """What a run would do and cost. Sends nothing, writes nothing."""
-        return show_plan(options)
+    def plan(
+        options: Options,
+        pilot: Annotated[
+            int | None,
+            typer.Option("--pilot", min=1, help="First ask so many of the questions: paid for, kept, projected from."),
+        ] = None,
+    ) -> int:
+        """What a run would do and cost. Sends nothing, writes nothing, unless --pilot asks for a few replies."""
+        return show_plan(options, pilot)
 
 
 def run_demo(
@@ -109,8 +121,8 @@ def write_settings(options: Options, directory: Path, sources: dict[str, str | N
     return 0
 
 
-def show_plan(options: Options) -> int:
-    """Every stage with its state, calls, tokens, USD and seconds."""
+def show_plan(options: Options, pilot: int | None = None) -> int:
+    """Every stage with its state, calls, tokens, USD and seconds; after a pilot, from what the pilot's calls took."""
     from dataclasses import asdict
 
     from flows.model_choices import run_choices
@@ -119,29 +131,63 @@ def show_plan(options: Options) -> int:
     from warehouse import Warehouse
 
     settings = options.settings()
+    tried = _piloted(settings, pilot) if pilot else None
     stages = outlook(settings, Warehouse(settings.warehouse.root), run_choices(settings))
     total = plan_totals([asdict(stage) for stage in stages])
     if options.json:
-        emit_json({**total, "stages": [asdict(stage) for stage in stages]})
+        document = {**total, "stages": [asdict(stage) for stage in stages]}
+        emit_json(document if tried is None else {**document, "pilot": asdict(tried)})
     else:
         rows = [
             (stage.stage, stage.state, stage.what, stage.calls, stage.tokens, stage.usd, duration(stage.seconds))
             for stage in stages
         ]
         emit_table("plan", ("stage", "", "what", "calls", "tokens", "USD", "about"), rows)
-    cost = "an unknown price" if total["usd"] is None else f"about {total['usd']:.4f} USD"
-    words = f"{total['calls']:,} calls, {total['cached']:,} cached, {cost}, about {duration(total['seconds'])}"
-    last_word(f"a run would take {words}; nothing was sent", ["run", *options.flags()])
+    words = (
+        f"{total['calls']:,} calls ({total['new']:,} new, {total['changed']:,} changed), {total['cached']:,} cached, "
+        f"{_cost_in_words(total)}, about {duration(total['seconds'])}"
+    )
+    said = "nothing was sent" if tried is None else _pilot_in_words(tried)
+    last_word(f"a run would take {words}; {said}", ["run", *options.flags()])
     return 0
 
 
+def _piloted(settings: Settings, n: int) -> Pilot:
+    from flows.progress import open_progress
+    from flows.steps.pilot import run_pilot
+    from flows.workspace import opened
+
+    progress = open_progress()
+    try:
+        with opened(settings, "plan --pilot", progress) as workspace:
+            return run_pilot(workspace, settings, n)
+    finally:
+        progress.close()
+
+
+def _cost_in_words(total: dict[str, Any]) -> str:
+    if total["usd"] is None:
+        return "an unknown price"
+    between = f" ({total['usd_low']:.4f} to {total['usd_high']:.4f})" if total["usd_low"] is not None else ""
+    return f"about {total['usd']:.4f} USD{between}"
+
+
+def _pilot_in_words(pilot: Pilot) -> str:
+    cost = "price unknown" if pilot.usd is None else f"{pilot.usd:.4f} USD"
+    faults = ", ".join(f"{code} {n}" for code, n in sorted(pilot.unusable.items()))
+    unusable = f", {sum(pilot.unusable.values())} replies cannot be used ({faults})" if faults else ""
+    return f"the pilot made {pilot.calls:,} calls ({cost}){unusable}; the run asks none of them again"
+
+
 def plan_totals(stages: list[dict[str, Any]]) -> dict[str, Any]:
-    """Sums over the stages; an unknown price stays unknown."""
+    """Sums over the stages; an unknown price stays unknown. Only one stage asks, so its interval is the plan's."""
     usd = [stage["usd"] for stage in stages]
+    low, high = (next((stage[name] for stage in stages if stage[name] is not None), None) for name in BOUNDS)
     return {
         "calls": sum(stage["calls"] or 0 for stage in stages),
-        "cached": sum(stage["cached"] for stage in stages),
-        "tokens": sum(stage["tokens"] for stage in stages),
+        **{name: sum(stage[name] for stage in stages) for name in ("new", "changed", "reasks", "cached", "tokens")},
         "usd": None if None in usd else sum(usd),
+        "usd_low": low,
+        "usd_high": high,
         "seconds": round(sum(stage["seconds"] for stage in stages), 1),
     }

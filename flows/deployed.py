@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
@@ -20,12 +20,18 @@ from flows.refresh import refresh_until
 from flows.run_summary import run_summary
 from flows.settings import Settings
 from flows.settings_layers import load_settings
+from flows.steps.costs import cost_rows
 from flows.workspace import opened
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 # Results stay in the warehouse: what Prefect would persist are pickles outside it.
+COSTS = (
+    "Everything that was asked of language models so far, by day (UTC), engine and model. "
+    "Calls without an engine belong to no finished run: previews, pilots, and runs that were stopped."
+)
+
 _FLOW: dict[str, Any] = {"persist_result": False, "validate_parameters": True}
 
 
@@ -87,9 +93,12 @@ def run_flow(name: str, until: str, settings: Settings | None, config: str | Non
         with opened(chosen, name, LoggedProgress(logger.info)) as workspace:
             snapshot = refresh_until(until, chosen, workspace, as_task)
             summary = run_summary(workspace, snapshot)
+            costs = cost_rows(workspace.warehouse, workspace.warehouse.snapshot(snapshot))
     except LockHeldError as error:
         return Completed(name="Skipped", message=str(error))
     create_markdown_artifact(key=f"semalign-{name}", markdown=summary_markdown(summary), description=chosen.name)
+    if costs:
+        create_table_artifact(key="semalign-costs", table=cost_table(costs), description=COSTS)
     return snapshot
 
 
@@ -116,6 +125,16 @@ def _worth_another_try(state: Any) -> bool:
     except Exception as error:
         return getattr(error, "exit_code", 1) == 1
     return False
+
+
+def cost_table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `cost_by_engine()` as an artifact shows them: an unknown price in a word, what was not counted empty."""
+    shown = []
+    for row in rows:
+        usd = "unknown" if row["usd"] is None else round(row["usd"], 6)
+        plain = {name: "" if value is None else value for name, value in row.items()}
+        shown.append({**plain, "day": row["day"].isoformat(), "usd": usd})
+    return shown
 
 
 def summary_markdown(summary: dict[str, Any]) -> str:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from flows.model_choices import ModelChoice
+from flows.projection import project
 from flows.settings import Settings
-from flows.steps import embed, ingest, profile, questions, train
+from flows.steps import embed, ingest, profile, train
 from flows.steps.evidence import TrainingWorld, check_columns, load_prompts, training_world
+from flows.steps.questions import Questioner
+from flows.steps.rehearse import Rehearsal, rehearse
 from flows.steps.rows import records
 
 if TYPE_CHECKING:
-    from providers import EngineConfig, Request
+    from providers import EngineConfig
     from warehouse import Snapshot, Warehouse
 
 State = Literal["kept", "to do"]
@@ -26,14 +28,18 @@ FLOP_PER_S = 1e11
 FLOP_PER_CELL = 3600.0
 LIKELY_EPOCHS = 150
 PROCESS_START_S = 4.0
-CHARACTERS_PER_TOKEN = 4.0
-REPLY_TOKENS = 220
-SAMPLE = 200
+KINDS: tuple[Literal["item"], Literal["user"]] = ("item", "user")
 
 
 @dataclass(frozen=True)
 class StageOutlook:
-    """What one stage would do. `calls` and `usd` are None where nobody can know before an earlier stage is done."""
+    """What one stage would do. `calls` and `usd` are None where nobody can know before an earlier stage is done.
+
+    Args:
+        new, changed: first questions about what was never asked about, and about what was, in other words.
+        reasks: second questions to expect beyond `calls`; tokens, usd and seconds count them.
+        usd_low, usd_high: 95 %, from replies that are there; None without enough of them.
+    """
 
     stage: str
     state: State
@@ -44,6 +50,11 @@ class StageOutlook:
     tokens: int = 0
     usd: float | None = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
+    new: int = 0
+    changed: int = 0
+    reasks: int = 0
+    usd_low: float | None = None
+    usd_high: float | None = None
 
 
 @dataclass
@@ -134,54 +145,68 @@ def _profile_outlook(settings: Settings, warehouse: Warehouse, sight: _Sight) ->
     if world is None:
         assert sight.snapshot is not None  # a sight holds one or the other
         world = training_world(sight.snapshot.read, settings.profiles.pii)
-    requests = [row for row, _, _ in questions.item_requests(world, pair, settings.profiles, engine) if row is not None]
-    speaking = len(world.users) if engine.source != "attributes" else _speaking_users(world, pair)
-    asked = questions.user_requests(world, pair, settings.profiles, engine, {})
-    users = [row for row, _, _ in islice(asked, SAMPLE) if row is not None] if speaking else []
-    return _Sight(None, world, sight.sizes, {}), _priced(engine, warehouse, requests, users, speaking)
-
-
-def _speaking_users(world: TrainingWorld, pair: Any) -> int:
-    from flows.steps.evidence import has_attributes
-
-    return sum(has_attributes(world, pair, user_id) for user_id in world.users)
-
-
-def _priced(
-    engine: EngineConfig,
-    warehouse: Warehouse,
-    items: Sequence[Request],
-    user_sample: Sequence[Request],
-    n_users: int,
-) -> StageOutlook:
-    """The profile stage in requests, tokens and money; users' tokens from a sample, for item profiles are not there."""
-    facts = {"texts": len(items) + n_users}
     if engine.source == "attributes":
-        words = f"{len(items):,} items and {n_users:,} users composed from attributes; the other users are pooled"
-        return StageOutlook("profile", "to do", words, facts["texts"] / 5000, facts=facts)
-    cached = _answered(warehouse, items)
-    new = [request for request in items if request.key not in cached]
-    tokens_in = sum(_tokens(request) for request in new)
-    tokens_in += round(n_users * sum(_tokens(request) for request in user_sample) / max(len(user_sample), 1))
-    calls = len({request.key for request in new}) + n_users
-    tokens_out = calls * REPLY_TOKENS
-    price = engine.known_price()
-    usd = (price.cost(tokens_in, tokens_out) if price else None) if engine.paid else 0.0
+        stage = _composed(Questioner(world, pair, settings.profiles, engine, {}))
+    else:
+        stage = _asked(warehouse, engine, rehearse(warehouse, settings.profiles, engine, pair, world))
+    return _Sight(None, world, sight.sizes, {}), stage
+
+
+def _composed(questioner: Questioner) -> StageOutlook:
+    """The profile stage of the engine that asks no model."""
+    items, users = (sum(questioner.of(kind, name) is not None for name in questioner.ids(kind)) for kind in KINDS)
+    words = f"{items:,} items and {users:,} users composed from attributes; the other users are pooled"
+    return StageOutlook("profile", "to do", words, (items + users) / 5000, facts={"texts": items + users})
+
+
+def _asked(warehouse: Warehouse, engine: EngineConfig, rehearsal: Rehearsal) -> StageOutlook:
+    """The profile stage in requests, tokens and money."""
+    due = project(rehearsal, engine, _latencies_s(warehouse, {reply.key for reply in rehearsal.replies}))
+    first = [ask for ask in rehearsal.asks.values() if ask.attempt_class == "first"]
+    changed = sum(ask.changed for ask in first)
+    n_items = sum(ask.kind == "item" for ask in first)
+    source = f"{due.measured:,} replies" if due.measured else "rules of thumb"
+    at_server = f"; {len(rehearsal.at_server):,} wait in batches" if rehearsal.at_server else ""
     words = (
-        f"{len(items):,} item and {n_users:,} user requests to {engine.source}: {len(cached):,} cached, {calls:,} new"
+        f"{len(first):,} requests to {engine.source} ({n_items:,} items, {len(first) - n_items:,} users): "
+        f"{len(first) - changed:,} new, {changed:,} changed; {len(rehearsal.answered):,} cached; second questions: "
+        f"{due.calls - len(first):,} due, about {due.reasks:,} more; from {source}{at_server}"
     )
-    return StageOutlook("profile", "to do", words, calls / 2.0, calls, len(cached), tokens_in + tokens_out, usd, facts)
+    facts = {
+        "texts": rehearsal.n_texts,
+        "second_due": due.calls - len(first),
+        "measured_replies": due.measured,
+        "in_batches": len(rehearsal.at_server),
+    }
+    return StageOutlook(
+        "profile",
+        "to do",
+        words,
+        due.seconds,
+        calls=due.calls,
+        cached=len(rehearsal.answered),
+        tokens=due.tokens_in + due.tokens_out,
+        usd=due.usd,
+        facts=facts,
+        new=len(first) - changed,
+        changed=changed,
+        reasks=due.reasks,
+        usd_low=due.usd_low,
+        usd_high=due.usd_high,
+    )
 
 
-def _answered(warehouse: Warehouse, requests: Iterable[Request]) -> set[str]:
-    if not (warehouse.root / "ledger.sqlite").exists():
-        return set()
+def _latencies_s(warehouse: Warehouse, keys: set[str]) -> dict[str, float]:
+    """Request key → seconds of the call that answered it."""
+    if not keys:
+        return {}
     with warehouse.ledger(read_only=True) as ledger:
-        return {request.key for request in requests if ledger.answered(request.key) is not None}
-
-
-def _tokens(request: Request) -> int:
-    return round(sum(len(content) for _, content in request.messages) / CHARACTERS_PER_TOKEN)
+        calls = ledger.calls().select(["request_key", "state", "latency_ms"]).to_pylist()
+    return {
+        call["request_key"]: call["latency_ms"] / 1000
+        for call in calls
+        if call["request_key"] in keys and call["state"] == "ok" and call["latency_ms"]
+    }
 
 
 def _embed_outlook(

@@ -37,11 +37,20 @@ class StageNote:
 
 @dataclass
 class Tally:
-    """What this run did, counted as it happens."""
+    """What this run did, counted as it happens.
+
+    Attributes:
+        replies: new ones that are kept, whatever they say; `calls` also counts those that brought none.
+        reasked: second questions that were sent.
+        quarantined: profiles that this run put aside.
+    """
 
     calls: int = 0
+    replies: int = 0
     cached: int = 0
     failed: int = 0
+    reasked: int = 0
+    quarantined: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     usd: float | None = 0.0

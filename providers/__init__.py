@@ -18,6 +18,7 @@ from providers.completion import (
     request_key,
 )
 from providers.encoding import Encoder, EncoderIdentity
+from providers.envelope import stored_completion
 from providers.errors import (
     BadModelFileError,
     BadSettingError,
@@ -113,4 +114,5 @@ __all__ = [
     "price_of",
     "read_requests",
     "request_key",
+    "stored_completion",
 ]

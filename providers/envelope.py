@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from providers.completion import Completion, Request
+
 BAD_ENVELOPE = "bad_envelope"
 TRUNCATED = "truncated"
 REFUSED = "refused"
@@ -53,6 +55,21 @@ def read_envelope(body: bytes) -> Envelope:
         what = "an error inside a reply of status 200" if document.get("error") else "no choices with a message"
         return Envelope(error_code=BAD_ENVELOPE, detail=what)
     return _read_choice(document, choice, message)
+
+
+def stored_completion(request: Request, body: bytes) -> Completion:
+    """The completion that a kept body gives, with the server's count of its tokens; no call was made for it."""
+    envelope = read_envelope(body)
+    return Completion(
+        request,
+        envelope.text,
+        error_code=envelope.error_code,
+        cached=True,
+        tokens_in=envelope.tokens_in,
+        tokens_out=envelope.tokens_out,
+        detail=envelope.detail,
+        calls=0,
+    )
 
 
 def _read_choice(document: dict[str, Any], choice: dict[str, Any], message: dict[str, Any]) -> Envelope:

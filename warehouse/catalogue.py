@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-MACROS = ("similar_items", "similar_users", "profile_history", "cost_by_day")
+MACROS = ("similar_items", "similar_users", "profile_history", "cost_by_day", "cost_by_engine")
 
 _LOCKDOWN = (
     "SET autoinstall_known_extensions = false",

@@ -3,6 +3,7 @@
 from flows.report.content import (
     CatalogueFacts,
     CostFacts,
+    CostRow,
     Difference,
     Epoch,
     Interval,
@@ -22,6 +23,7 @@ from flows.report.page import render
 __all__ = [
     "CatalogueFacts",
     "CostFacts",
+    "CostRow",
     "Difference",
     "Epoch",
     "Interval",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Literal
 
 Role = Literal["model", "base", "baseline", "control"]
@@ -144,6 +144,26 @@ class CostFacts:
 
 
 @dataclass(frozen=True)
+class CostRow:
+    """What was asked of one model on one day, this run and the earlier ones together."""
+
+    day: date
+    engine: str | None
+    """None for calls of no finished run: previews, pilots, runs that were stopped."""
+    model: str | None
+    calls: int
+    replies: int
+    """Kept, whatever they say."""
+    cached: int | None
+    tokens_in: int | None
+    tokens_out: int | None
+    usd: float | None
+    """None when any price in it is unknown: shown as "unknown", never as 0."""
+    reasked: int | None
+    quarantined: int | None
+
+
+@dataclass(frozen=True)
 class QuarantineRow:
     """How many rows of one stage were set aside for one reason, with one example."""
 
@@ -210,6 +230,7 @@ class ReportContent:
     """In the order to be shown; the first with role `model` is the one the summary speaks of."""
     stages: tuple[StageFacts, ...] = ()
     cost: CostFacts = CostFacts()
+    cost_rows: tuple[CostRow, ...] = ()
     quarantine: tuple[QuarantineRow, ...] = ()
     quarantine_command: str = ""
     """The exact command that lists the rows set aside."""

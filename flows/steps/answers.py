@@ -176,6 +176,7 @@ class Asking:
         label = f"profile {requests[0].kind}s, asked again"
         for done, completion in enumerate(self._answers(iter(requests), requests[0].kind, len(requests)), start=1):
             self.rows.reasked += 1
+            self.workspace.tally.reasked += not completion.cached
             if failure := self._judge(completion, waiting[completion.request.entity_id]):
                 left.append(failure)
             self.workspace.progress.advance(label, done, len(requests), self._spent())
@@ -202,10 +203,10 @@ class Asking:
         """None after a profile was kept; else the failure, longer by one fault."""
         from prompts import ReplyError, parse_reply
 
-        self._count(completion)
         question, request = failure.question, completion.request
+        answered = completion.text is not None or self.journal.answered(request.key) is not None
+        self._count(completion, answered)
         if completion.text is None:
-            answered = self.journal.answered(request.key) is not None
             return failure.add(completion.error_code or "no_reply", completion.detail, None, answered)
         if completion.verbatim:
             self._keep(question, completion.text, None, None, request.model)
@@ -276,12 +277,13 @@ class Asking:
         )
         return texts[0]
 
-    def _count(self, completion: Completion) -> None:
+    def _count(self, completion: Completion, answered: bool) -> None:
         if completion.verbatim or completion.error_code == "no_text":
             return
         tally = self.workspace.tally
         tally.cached += completion.cached
         tally.calls += 0 if completion.cached else completion.calls
+        tally.replies += answered and not completion.cached
         tally.failed += completion.text is None
         if completion.cached:
             return

@@ -13,6 +13,7 @@ from flows.steps.questions import Question, Questioner
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
+    from providers import Completion
     from warehouse import Warehouse
 
 
@@ -29,7 +30,7 @@ def few_questions(settings: Settings, warehouse: Warehouse, kind: str, n: int, i
 
     profiles = settings.profiles
     pair = load_prompts(profiles)
-    read, summary = _tables(settings, warehouse)
+    read, summary = tables_of_today(settings, warehouse)
     check_columns(pair, summary)
     world = training_world(read, profiles.pii)
     questioner = Questioner(world, pair, profiles, parse_engine(profiles.engine), _item_profiles(warehouse))
@@ -47,7 +48,6 @@ def few_questions(settings: Settings, warehouse: Warehouse, kind: str, n: int, i
 
 def answers(workspace: Workspace, settings: Settings, questions: Sequence[Question]) -> dict[str, dict[str, Any]]:
     """Entity id → what came back, judged; every call goes through the ledger and the engine's caps."""
-    from prompts import ReplyError, parse_reply
     from providers import parse_engine
 
     engine_settings = parse_engine(settings.profiles.engine)
@@ -57,22 +57,27 @@ def answers(workspace: Workspace, settings: Settings, questions: Sequence[Questi
         for completion in engine.complete((question.request for question in questions), ledger):
             told: dict[str, Any] = {"cached": completion.cached, "usd": completion.usd, "text": completion.text}
             workspace.tally.calls += not completion.cached and not completion.verbatim
-            if completion.text is None:
-                told |= {"code": completion.error_code, "detail": completion.detail}
-            elif completion.verbatim:
-                told |= {"profile": completion.text}
-            else:
-                rendered = asked[completion.request.entity_id].rendered
-                try:
-                    reply = parse_reply(completion.text, rendered.prompt, rendered.asked, settings.profiles.tolerate)
-                    told |= {"profile": reply.profile, "reasoning": reply.reasoning, "repair": reply.repair}
-                except ReplyError as error:
-                    told |= {"code": error.code, "detail": error.detail}
-            found[completion.request.entity_id] = told
+            question = asked[completion.request.entity_id]
+            found[completion.request.entity_id] = told | usable_reply(completion, question, settings.profiles.tolerate)
     return found
 
 
-def _tables(settings: Settings, warehouse: Warehouse) -> tuple[Any, Mapping[str, Any]]:
+def usable_reply(completion: Completion, question: Question, tolerate: Sequence[str]) -> dict[str, Any]:
+    """The profile of a completion, else the code of its fault."""
+    from prompts import ReplyError, parse_reply
+
+    if completion.text is None:
+        return {"code": completion.error_code, "detail": completion.detail}
+    if completion.verbatim:
+        return {"profile": completion.text}
+    try:
+        reply = parse_reply(completion.text, question.rendered.prompt, question.rendered.asked, tolerate)
+    except ReplyError as error:
+        return {"code": error.code, "detail": error.detail}
+    return {"profile": reply.profile, "reasoning": reply.reasoning, "repair": reply.repair}
+
+
+def tables_of_today(settings: Settings, warehouse: Warehouse) -> tuple[Any, Mapping[str, Any]]:
     """(read a table, summary) of the sources as they are today, ingested or not."""
     found = warehouse.find_stage("ingest", ingest.ingest_key(settings.source, settings.split))
     if found is not None:

@@ -67,6 +67,7 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
         if workspace.repay:
             ledger.batches.release()
         rows = _written(workspace, world, pair, settings, engine_settings, engine, ledger)
+    workspace.tally.quarantined += len(rows.quarantine)
     n_asked = len(rows.quarantine) + sum(row["source"] != POOLED for row in rows.profiles)
     _refuse_above_limit([row["code"] for row in rows.quarantine], n_asked, settings)
     for row in rows.profiles:
@@ -171,7 +172,7 @@ def _written(
     journal: Journal,
 ) -> ProfileRows:
     rows = ProfileRows()
-    asking = Asking(workspace, rows, settings, engine_settings, engine, journal, _decided(workspace))
+    asking = Asking(workspace, rows, settings, engine_settings, engine, journal, decided(workspace))
     silent = asking.ask_all(Questioner(world, pair, settings, engine_settings, {}), "item")
     rows.no_text["item"] += len(silent)
     item_profiles = {row["entity_id"]: row["profile"] for row in rows.profiles}
@@ -182,7 +183,7 @@ def _written(
     return rows
 
 
-def _decided(workspace: Workspace) -> dict[tuple[str, str, str], str]:
+def decided(workspace: Workspace) -> dict[tuple[str, str, str], str]:
     """(kind, id, request key) → the profile that was accepted for it last."""
     current = workspace.warehouse.current()
     taken = records(current.read("decisions")) if current else []

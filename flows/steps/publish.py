@@ -55,6 +55,15 @@ def run_facts(workspace: Workspace) -> dict[str, Any]:
     return {"run_id": workspace.run_id, **asdict(workspace.tally)}
 
 
+def asked_facts(workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """What the run asked of a language model, as its row in `runs` keeps it."""
+    from providers import parse_engine
+
+    tally, engine = workspace.tally, parse_engine(settings.profiles.engine)
+    names = ("calls", "replies", "cached", "reasked", "quarantined", "tokens_in", "tokens_out", "usd")
+    return {"engine": engine.name, "model": engine.source, **{name: getattr(tally, name) for name in names}}
+
+
 def append_run(workspace: Workspace, builder: SnapshotBuilder, settings: Settings, exit_code: int) -> int | None:
     """The ledger's mark; the run's own row and the ledger's calls go into the builder, a run that paid backs it up."""
     from warehouse import arrow_rows
@@ -69,6 +78,7 @@ def append_run(workspace: Workspace, builder: SnapshotBuilder, settings: Setting
         "code_version": code_version(),
         "versions": canonical(versions()),
         "exit_code": exit_code,
+        **asked_facts(workspace, settings),
     }
     builder.append("runs", arrow_rows("runs", [row]))
     if not (workspace.warehouse.root / "ledger.sqlite").exists():

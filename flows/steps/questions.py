@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -75,27 +75,3 @@ class Questioner:
             messages=messages, schema=rendered.schema, fields=rendered.fields, kind=prompt.kind, entity_id=entity_id
         )
         return Question(request, rendered)
-
-
-def item_requests(
-    world: TrainingWorld, pair: PromptPair, settings: ProfileSettings, engine: EngineConfig
-) -> Iterator[tuple[Request | None, Evidence | None, str]]:
-    """A request for every item with text, (None, None, id) for the others."""
-    return _requests(Questioner(world, pair, settings, engine, {}), "item")
-
-
-def user_requests(
-    world: TrainingWorld,
-    pair: PromptPair,
-    settings: ProfileSettings,
-    engine: EngineConfig,
-    item_profiles: Mapping[str, str],
-) -> Iterator[tuple[Request | None, Evidence | None, str]]:
-    """A request for every user with a text of their own, (None, None, id) for those whose vector is pooled."""
-    return _requests(Questioner(world, pair, settings, engine, item_profiles), "user")
-
-
-def _requests(questioner: Questioner, kind: str) -> Iterator[tuple[Request | None, Evidence | None, str]]:
-    for entity_id in questioner.ids(kind):
-        question = questioner.of(kind, entity_id)
-        yield (question.request, question.evidence, entity_id) if question else (None, None, entity_id)

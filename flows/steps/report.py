@@ -13,6 +13,7 @@ import numpy as np
 from flows.errors import NothingPublishedError
 from flows.settings import Settings, digest
 from flows.steps.bundle import entity_ids, semantic_matrix
+from flows.steps.costs import cost_rows
 from flows.steps.evaluate import interval, per_user_values
 from flows.steps.rows import records, strings
 from flows.steps.train import PlannedModel, verified_metrics
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     )
     from warehouse import Snapshot, Warehouse
 
-VERSION = 1
+VERSION = 2
 N_RECOMMENDED = 8
 N_HISTORY = 8
 N_SIMILAR = 3
@@ -71,7 +72,7 @@ def report_content(warehouse: Warehouse, snapshot: Snapshot, settings: Settings)
     Raises:
         NothingPublishedError: the snapshot was never evaluated, so there is nothing to report.
     """
-    from flows.report import CatalogueFacts, ProfileFacts, ReportContent, TextCoverage
+    from flows.report import CatalogueFacts, CostRow, ProfileFacts, ReportContent, TextCoverage
 
     if "evaluate" not in snapshot.stages:
         raise NothingPublishedError(str(warehouse.root))
@@ -95,6 +96,7 @@ def report_content(warehouse: Warehouse, snapshot: Snapshot, settings: Settings)
         models=tuple(_model_results(warehouse, said)),
         stages=tuple(_stage_facts(said)),
         cost=_cost_facts(said),
+        cost_rows=tuple(CostRow(**row) for row in cost_rows(warehouse, snapshot)),
         quarantine=tuple(_quarantine(snapshot)),
         quarantine_command="semalign quarantine list",
         text_coverage=(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from servers.counting import counting_server
 
 import flows
 
@@ -50,6 +51,22 @@ def test_a_flow_publishes_and_finds_its_work_again_and_skips_under_a_lock(harnes
     with warehouse.lock("another run"):
         skipped = build_profiles(config=str(config), return_state=True)
     assert skipped.is_completed() and skipped.name == "Skipped" and "another run" in skipped.message
+
+
+def test_what_was_asked_and_paid_becomes_a_table_of_its_own(harness, config):
+    from prefect.artifacts import Artifact
+
+    from flows.deployed import build_profiles
+
+    with counting_server() as (url, server):
+        engine = ("name=openai", "model=tiny", f"base_url={url}")
+        build_profiles(config=str(config), overrides=[f"profiles.engine.{setting}" for setting in engine])
+    artifact = Artifact.get("semalign-costs")
+    assert artifact is not None and artifact.type == "table"
+    (row,) = json.loads(artifact.data)
+    assert (row["engine"], row["model"], row["calls"], row["replies"]) == ("openai", "tiny", len(server.requests), 2)
+    # the two users have the same history: their question is one, and asked once
+    assert (row["cached"], row["quarantined"], row["usd"]) == (1, 0, 0.0)
 
 
 def test_what_the_user_wrote_wrong_fails_at_once(harness, config):

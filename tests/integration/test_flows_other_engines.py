@@ -7,68 +7,24 @@ from pathlib import Path
 
 import pytest
 from servers.batches import Plan, answer_line, batch_server
+from servers.choices import CHOICES, RANDOM_MODEL, write_choices_catalogue, write_choices_settings
 from servers.llama import write_random_gguf
 
 from flows import cli
 from warehouse import Warehouse
 
-CHOICES = ("people who like quiet puzzles", "people who like loud races", "people who like long stories")
 REPLY = {"reasoning": "seen", "profile": CHOICES[0]}
-PROMPT = """---
-version: 1
-about: a test prompt whose replies are choices, so that even random weights answer within the schema
-attributes:
-  - {{name: title, required: {required}}}
-reply:
-  reasoning: {{choices: [seen, guessed]}}
-  profile: {{choices: [{choices}]}}
----
-# System
-This is a test. Choose; the choice means nothing.
-
-# Message
-{{{{ open }}}}
-{{"{kind}": {{{{ attributes }}}}, "more": {{{{ {more} }}}}}}
-{{{{ close }}}}
-"""
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch) -> Path:
-    items = [{"item_id": f"i{n}", "title": f"Game number {n}"} for n in range(6)]
-    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in items), encoding="utf-8")
-    rows = ["user_id,item_id,split"]
-    for user in range(4):
-        parts = ("train", "train", "train", "valid", "test")
-        rows += [f"u{user},i{(user + step) % 6},{part}" for step, part in enumerate(parts)]
-    (tmp_path / "rows.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    (tmp_path / "own" / "choices").mkdir(parents=True)
-    for kind, more, required in (("item", "reviews", "true"), ("user", "history", "false")):
-        text = PROMPT.format(kind=kind, more=more, required=required, choices=", ".join(CHOICES))
-        (tmp_path / "own" / "choices" / f"{kind}.md").write_text(text, encoding="utf-8")
+    write_choices_catalogue(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def write_settings(folder: Path, **engine) -> None:
-    lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in engine.items())
-    (folder / "semalign.toml").write_text(
-        f"""
-[source]
-items = "items.jsonl"
-interactions = "rows.csv"
-[split]
-kind = "given"
-[profiles]
-domain = "choices"
-prompts_dir = "own"
-[profiles.engine]
-{lines}
-[warehouse]
-root = "w"
-""",
-        encoding="utf-8",
-    )
+    write_choices_settings(folder, engine)
 
 
 def command(capfd, *words: str) -> tuple[int, dict, str, str]:
@@ -88,14 +44,14 @@ def profiles(folder: Path) -> list[dict]:
 def test_local_goes_from_items_to_profiles_with_no_server_and_every_reply_within_the_schema(folder, capfd):
     pytest.importorskip("xllamacpp", reason="the extra `local-llm` is not installed")
     write_random_gguf(folder / "random.gguf")
-    write_settings(folder, name="local", model="random-weights-test", gguf="random.gguf", threads=1, max_tokens=300)
+    write_settings(folder, name="local", model=RANDOM_MODEL, gguf="random.gguf", threads=1, max_tokens=300)
     code, document, _, err = command(capfd, "profile")
     assert code == 0 and (document["calls"], document["profiles_failed"], document["usd"]) == (10, 0, 0.0)
     rows = profiles(folder)
     assert len(rows) == 10 and all(row["profile"] in CHOICES for row in rows)
-    assert {row["source"] for row in rows} == {"random-weights-test"}
+    assert {row["source"] for row in rows} == {RANDOM_MODEL}
     assert "slot" not in err and "llama_" not in err  # the library's own chatter stays away
-    write_settings(folder, name="openai", model="random-weights-test", base_url="http://127.0.0.1:9/v1", max_tokens=300)
+    write_settings(folder, name="openai", model=RANDOM_MODEL, base_url="http://127.0.0.1:9/v1", max_tokens=300)
     code, document, _, _ = command(capfd, "profile")
     assert code == 0 and document["calls"] == 0  # the same keys and the same profiles: nobody is asked anything
 
@@ -153,6 +109,9 @@ def test_batches_are_listed_cancelled_and_collected(folder, capfd):
         batch_settings(folder, url, wait_s=0.0)
         code, _, last, _ = command(capfd, "profile")
         assert code == 4 and "1 batches with 6 requests" in last and "semalign batches list" in last
+        code, document, _, _ = command(capfd, "plan")  # what waits at the server is submitted, and not a call to come
+        stage = document["stages"][1]
+        assert (stage["calls"], stage["cached"], stage["facts"]["in_batches"]) == (4, 0, 6)
         code, document, last, _ = command(capfd, "batches", "list")
         (row,) = document["batches"]
         assert code == 0 and (row["batch_id"], row["state"], row["requests"]) == ("batch_1", "submitted", 6)

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from flows.report import (
     CatalogueFacts,
     CostFacts,
+    CostRow,
     Difference,
     Epoch,
     Interval,
@@ -69,6 +70,7 @@ def content(text: str = "Silver Trebuchet", **changes: object) -> ReportContent:
         stages=(StageFacts("embed", "computed", 20.0, text),),
         quarantine=(QuarantineRow("ingest", "item", "duplicate_id", 3, text),),
         quarantine_command="semalign quarantine list",
+        cost_rows=(CostRow(date(2026, 11, 21), "openai", text, 1203, 1200, 7, 120000, 24000, None, 3, 1),),
         text_coverage=(TextCoverage("item", 1100, 1200),),
         profile_examples=(ProfileExample("item", text, text, text, "attributes", text, (text,)),),
         recommendation_examples=(
@@ -197,3 +199,11 @@ def test_the_best_value_is_not_claimed_by_a_control() -> None:
     control = model("dmrec, shuffled text", "control", 0.3)
     html = render(content(models=(*plain.models, control)))
     assert re.findall(r'class="number best">([\d.]+)', html) == ["0.1927"]
+
+
+def test_every_day_of_asking_is_a_row_whose_unknowns_are_no_zeros() -> None:
+    stopped = CostRow(date(2026, 11, 20), None, "m", 5, 4, None, 500, None, 0.0123, None, None)
+    page = Elements(render(content(cost_rows=(stopped, *content().cost_rows))))
+    assert "2026-11-20 – m 5 4 – 500 – $0.0123 – –" in page.text
+    assert "2026-11-21 openai Silver Trebuchet 1,203 1,200 7 120,000 24,000 unknown 3 1" in page.text
+    assert "asked of language models" not in Elements(render(content(cost_rows=()))).text

@@ -17,6 +17,17 @@ RUNS = Table(
             pa.field("code_version", pa.string()),
             pa.field("versions", pa.string()),
             pa.field("exit_code", pa.int32()),
+            # what the run asked of a language model; null in rows from before these were kept
+            pa.field("engine", pa.string()),
+            pa.field("model", pa.string()),
+            pa.field("calls", pa.int64()),
+            pa.field("replies", pa.int64()),
+            pa.field("cached", pa.int64()),
+            pa.field("reasked", pa.int64()),
+            pa.field("quarantined", pa.int64()),
+            pa.field("tokens_in", pa.int64()),
+            pa.field("tokens_out", pa.int64()),
+            pa.field("usd", pa.float64()),
         ]
     ),
     keys=("run_id",),
