@@ -346,7 +346,7 @@ class FileExistsAlreadyError(FlowError, FileExistsError):
         self.path = path
 
     def __str__(self) -> str:
-        return f"{self.path} exists; it was left alone. Choose another folder, or pass --force"
+        return f"{self.path} exists; it was left alone. Choose another name, or pass --force"
 
 
 class StoppedProfilesError(FlowError, RuntimeError):

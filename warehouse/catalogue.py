@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,15 +11,23 @@ from warehouse.errors import SqlError
 from warehouse.fragments import Fragment
 from warehouse.queries import exact_path, literal, refusal
 from warehouse.snapshot import Snapshot, sql_columns_of
-from warehouse.storage import sql_identifier
+from warehouse.storage import fsync_directory, fsync_file, sql_identifier
 from warehouse.table import sql_columns
-from warehouse.tables import PROFILES, TABLES
+from warehouse.tables import EMBEDDINGS, PROFILES, TABLES
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-MACROS = ("similar_items", "similar_users", "profile_history", "cost_by_day")
+MACROS = (
+    "similar_items",
+    "similar_users",
+    "users_like",
+    "profile_history",
+    "changed_profiles",
+    "coverage",
+    "cost_by_day",
+)
 
 _LOCKDOWN = (
     "SET autoinstall_known_extensions = false",
@@ -76,10 +85,36 @@ class Catalogue:
         except duckdb.Error as error:
             raise SqlError(str(error).strip().replace("\n", " "), self.tables) from error
 
+    def export(self, path: Path) -> None:
+        """Writes a DuckDB file that holds every table and macro; whole or not at all, and read only to its owner.
+
+        A file of that name is replaced.
+        """
+        import duckdb
+
+        self._prove()
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        partial.unlink(missing_ok=True)
+        try:
+            with duckdb.connect(str(partial), config=_settings(self._memory)) as connection:
+                for name, query in _views(self._snapshot, self._lineage):
+                    connection.execute(f"CREATE TABLE {sql_identifier(name)} AS {query}")
+                for macro in _macros():
+                    connection.execute(macro)
+            partial.chmod(0o400)
+            fsync_file(partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        fsync_directory(path.absolute().parent)
+
+    def _prove(self) -> None:
+        for age, snapshot in enumerate(self._lineage):
+            snapshot.verify(_remembered(self._snapshot) if age else None, trust_notes=True)
+
     def _open(self) -> "duckdb.DuckDBPyConnection":
         if self._connection is None:
-            for age, snapshot in enumerate(self._lineage):
-                snapshot.verify(["profiles"] if age else None, trust_notes=True)
+            self._prove()
             self._connection = _connect(self._snapshot, self._lineage, self._memory)
         return self._connection
 
@@ -87,13 +122,7 @@ class Catalogue:
 def _connect(snapshot: Snapshot | None, lineage: Sequence[Snapshot], memory: str) -> "duckdb.DuckDBPyConnection":
     import duckdb
 
-    # a query names tables, never variables of the program that runs it
-    settings: dict[str, Any] = {
-        "memory_limit": memory,
-        "threads": min(4, os.cpu_count() or 1),
-        "python_enable_replacements": False,
-    }
-    connection = duckdb.connect(":memory:", config=settings)
+    connection = duckdb.connect(":memory:", config=_settings(memory))
     try:
         for statement in [*statements(snapshot, lineage), _allow(_pinned(snapshot, lineage)), *_LOCKDOWN]:
             connection.execute(statement)
@@ -103,14 +132,20 @@ def _connect(snapshot: Snapshot | None, lineage: Sequence[Snapshot], memory: str
     return connection
 
 
+def _settings(memory: str) -> dict[str, Any]:
+    # a query names tables, never variables of the program that runs it
+    return {"memory_limit": memory, "threads": min(4, os.cpu_count() or 1), "python_enable_replacements": False}
+
+
+def _macros() -> Iterator[str]:
+    for name in MACROS:
+        yield files("warehouse").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8").strip().rstrip(";")
+
+
 def statements(snapshot: Snapshot | None, lineage: Sequence[Snapshot]) -> list[str]:
     """The SQL that makes a snapshot's views and macros, one statement each, in order."""
     views = [f"CREATE OR REPLACE VIEW {sql_identifier(name)} AS {query}" for name, query in _views(snapshot, lineage)]
-    macros = [
-        files("warehouse").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8").strip().rstrip(";")
-        for name in MACROS
-    ]
-    return ["SET TimeZone = 'UTC'", *views, *macros]
+    return ["SET TimeZone = 'UTC'", *views, *_macros()]
 
 
 def init_sql(snapshot: Snapshot, lineage: Sequence[Snapshot]) -> str:
@@ -132,7 +167,10 @@ def _views(snapshot: Snapshot | None, lineage: Sequence[Snapshot]) -> Iterator[t
                 yield name, _select(stored[name], dict(stored[name][-1].columns))
         chosen = stored.get(default or "", [])
         yield table.name, _select(chosen, dict(chosen[-1].columns) if chosen else sql_columns_of(table))
-    yield "profile_versions", _profile_versions(lineage)
+    yield "profile_versions", _versions("profiles", sql_columns(PROFILES.schema), lineage)
+    vectors = snapshot.default_embeddings if snapshot else None
+    columns = sql_columns_of(EMBEDDINGS) if vectors not in stored else dict(stored[vectors][-1].columns)
+    yield "embedding_versions", _versions(vectors, columns, lineage)
 
 
 def _select(fragments: Sequence[Fragment], columns: dict[str, str], extra: str = "") -> str:
@@ -148,14 +186,14 @@ def _select(fragments: Sequence[Fragment], columns: dict[str, str], extra: str =
     return f"SELECT {shown}{extra} FROM read_parquet([{_file_list(fragments)}], union_by_name = true)"
 
 
-def _profile_versions(lineage: Sequence[Snapshot]) -> str:
-    # only where the profiles changed: a snapshot with the files of its parent says nothing new
-    columns = sql_columns(PROFILES.schema)
+def _versions(name: str | None, columns: dict[str, str], lineage: Sequence[Snapshot]) -> str:
+    # only where the table changed: a snapshot with the files of its parent says nothing new
     parts, seen = [], None
     for snapshot in reversed(lineage):
-        fragments = snapshot.tables.get("profiles", [])
+        fragments = snapshot.tables.get(name or "", [])
         names = [fragment.sha256 for fragment in fragments]
-        if not fragments or names == seen:
+        # vectors of another width are no earlier version of these
+        if not fragments or names == seen or not _fit(fragments, columns):
             continue
         seen = names
         when = f"{literal(snapshot.created_at)}::TIMESTAMPTZ"
@@ -166,9 +204,19 @@ def _profile_versions(lineage: Sequence[Snapshot]) -> str:
     return " UNION ALL ".join(parts)
 
 
+def _fit(fragments: Sequence[Fragment], columns: dict[str, str]) -> bool:
+    return all(fragment.columns.get("embedding") == columns.get("embedding") for fragment in fragments)
+
+
+def _remembered(snapshot: Snapshot | None) -> list[str]:
+    """The tables whose earlier versions a query may read."""
+    vectors = snapshot.default_embeddings if snapshot else None
+    return ["profiles", *([vectors] if vectors else [])]
+
+
 def _pinned(snapshot: Snapshot | None, lineage: Sequence[Snapshot]) -> list[Fragment]:
     own = [fragment for fragments in (snapshot.tables if snapshot else {}).values() for fragment in fragments]
-    past = [fragment for older in lineage for fragment in older.tables.get("profiles", [])]
+    past = [fragment for older in lineage for name in _remembered(snapshot) for fragment in older.tables.get(name, [])]
     return list({fragment.path: fragment for fragment in (*own, *past)}.values())
 
 

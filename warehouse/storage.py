@@ -125,7 +125,7 @@ def install_tree(partial: Path, final: Path) -> None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
     for folder, _, names in os.walk(partial, topdown=False):
         for name in names:
-            _fsync_file(Path(folder, name))
+            fsync_file(Path(folder, name))
         fsync_directory(Path(folder))
     os.rename(partial, final)
     fsync_directory(final.parent)
@@ -133,7 +133,7 @@ def install_tree(partial: Path, final: Path) -> None:
         fsync_directory(partial.parent)
 
 
-def _fsync_file(path: Path) -> None:
+def fsync_file(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
