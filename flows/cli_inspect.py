@@ -12,7 +12,7 @@ from flows.cli_options import Options, command
 from flows.cli_output import emit_json, emit_table, last_word, say
 from flows.cli_pipeline import show_differences, show_metrics
 from flows.errors import SettingSyntaxError
-from flows.query_output import chosen_format, deliver, encoded, writable_file
+from flows.query_output import chosen_format, deliver, writable_file
 
 if TYPE_CHECKING:
     from warehouse import Snapshot, Warehouse
@@ -156,7 +156,7 @@ def run_sql(options: Options, query: str, limit: int, format_name: str, output: 
         rows = catalogue.query(query)
     more = f", in {output}" if output else ""
     if format_name != "table":
-        deliver(encoded(rows, format_name, snapshot.id), output)
+        deliver(rows, format_name, output, snapshot.id)
     else:
         shown = [list(row.values()) for row in rows.slice(0, limit).to_pylist()]
         emit_table("", rows.column_names, [[_short(value) for value in row] for row in shown])

@@ -38,32 +38,27 @@ def chosen_format(name: str | None, output: Path | None, as_json: bool) -> str:
     return name
 
 
-def encoded(rows: pa.Table, format_name: str, snapshot_id: str) -> bytes:
-    """The rows in a format, as bytes.
+def deliver(rows: pa.Table, format_name: str, output: Path | None, snapshot_id: str) -> None:
+    """Writes the rows to a file, all of it or nothing, or to standard output.
 
     csv: a header and one line a row; lists and structs as JSON; a text that a spreadsheet would run as a formula gets
     a `'` before it. json: one document with the snapshot, the columns and the rows. parquet: the types of the query.
     """
-    if format_name == "csv":
-        return _csv(rows).encode()
-    if format_name == "json":
-        document = {"snapshot": snapshot_id, "columns": rows.column_names, "rows": rows.to_pylist()}
-        return (json.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n").encode()
-    import pyarrow.parquet as pq
+    from warehouse import atomic_write, replacing, write_parquet
 
-    sink = io.BytesIO()
-    pq.write_table(rows, sink, write_page_checksum=True)
-    return sink.getvalue()
-
-
-def deliver(content: bytes, output: Path | None) -> None:
-    """Writes to a file, all of it or nothing, or to standard output."""
-    if output is None:
-        sys.stdout.write(content.decode())
+    if format_name == "parquet" and output is not None:
+        with replacing(output) as partial:
+            write_parquet(partial, rows)
         return
-    from warehouse import atomic_write
-
-    atomic_write(output, content)
+    if format_name == "csv":
+        text = _csv(rows)
+    else:
+        document = {"snapshot": snapshot_id, "columns": rows.column_names, "rows": rows.to_pylist()}
+        text = json.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n"
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        atomic_write(output, text.encode())
 
 
 def writable_file(path: Path, force: bool) -> Path:

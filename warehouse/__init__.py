@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         content_key,
         file_sha256,
         make_directory,
+        replacing,
         sql_identifier,
     )
     from warehouse.table import Table
@@ -152,6 +153,7 @@ __all__ = [
     "make_directory",
     "pack_entities",
     "read_source",
+    "replacing",
     "source_fingerprint",
     "sql_identifier",
     "unpack_attributes",
@@ -171,7 +173,15 @@ _HOMES = {
     "root": ("GcSummary", "VerifySummary", "Warehouse"),
     "snapshot": ("Snapshot",),
     "sources": ("is_query", "read_source", "source_fingerprint"),
-    "storage": ("atomic_write", "canonical_json", "content_key", "file_sha256", "make_directory", "sql_identifier"),
+    "storage": (
+        "atomic_write",
+        "canonical_json",
+        "content_key",
+        "file_sha256",
+        "make_directory",
+        "replacing",
+        "sql_identifier",
+    ),
     "table": ("Table",),
 }
 

@@ -11,7 +11,7 @@ from warehouse.errors import SqlError
 from warehouse.fragments import Fragment
 from warehouse.queries import exact_path, literal, refusal
 from warehouse.snapshot import Snapshot, sql_columns_of
-from warehouse.storage import fsync_directory, fsync_file, sql_identifier
+from warehouse.storage import fsync_file, replacing, sql_identifier
 from warehouse.table import sql_columns
 from warehouse.tables import EMBEDDINGS, PROFILES, TABLES
 
@@ -93,9 +93,7 @@ class Catalogue:
         import duckdb
 
         self._prove()
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        partial.unlink(missing_ok=True)
-        try:
+        with replacing(path) as partial:
             with duckdb.connect(str(partial), config=_settings(self._memory)) as connection:
                 for name, query in _views(self._snapshot, self._lineage):
                     connection.execute(f"CREATE TABLE {sql_identifier(name)} AS {query}")
@@ -103,10 +101,6 @@ class Catalogue:
                     connection.execute(macro)
             partial.chmod(0o400)
             fsync_file(partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-        fsync_directory(path.absolute().parent)
 
     def _prove(self) -> None:
         for age, snapshot in enumerate(self._lineage):

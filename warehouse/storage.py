@@ -103,16 +103,22 @@ def disk_full_named(path: Path, needed_bytes: int | None = None) -> Iterator[Non
 
 def atomic_write(path: Path, content: bytes) -> None:
     """The file holds exactly `content`, or what it held before: temporary file, fsync, replace, fsync of the folder."""
+    with replacing(path) as temporary, created(temporary) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new name beside `path`; what the block puts there, and on disk, takes the place of `path` or is removed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     temporary.unlink(missing_ok=True)
     try:
-        with created(temporary) as stream:
-            stream.write(content)
+        yield temporary
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    fsync_directory(path.parent)
+    fsync_directory(path.absolute().parent)
 
 
 def install_tree(partial: Path, final: Path) -> None:
