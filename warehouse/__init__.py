@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from warehouse.ledger import Committed, Ledger, Spent, UncertainCost
     from warehouse.ledger_entries import Answer, Receipt, Standing
     from warehouse.matrices import MatrixPaths
+    from warehouse.quality import Drift, Finding, RowCheck, drift, findings, quality_checks
     from warehouse.root import GcSummary, VerifySummary, Warehouse
     from warehouse.snapshot import Snapshot
     from warehouse.sources import is_query, read_source, source_fingerprint
@@ -105,8 +106,10 @@ __all__ = [
     "CorruptFileError",
     "DiskFullError",
     "Door",
+    "Drift",
     "DuplicateKeyError",
     "EmptySourceError",
+    "Finding",
     "FormatVersionError",
     "Fragment",
     "GcSummary",
@@ -123,6 +126,7 @@ __all__ = [
     "MissingFileError",
     "NotUtf8Error",
     "Receipt",
+    "RowCheck",
     "SchemaMismatchError",
     "Snapshot",
     "SnapshotBuilder",
@@ -148,10 +152,13 @@ __all__ = [
     "canonical_json",
     "check_door",
     "content_key",
+    "drift",
     "file_sha256",
+    "findings",
     "is_query",
     "make_directory",
     "pack_entities",
+    "quality_checks",
     "read_source",
     "replacing",
     "source_fingerprint",
@@ -170,6 +177,7 @@ _HOMES = {
     "ledger": ("Committed", "Ledger", "Spent", "UncertainCost"),
     "ledger_entries": ("Answer", "Receipt", "Standing"),
     "matrices": ("MatrixPaths",),
+    "quality": ("RowCheck", "Drift", "Finding", "drift", "findings", "quality_checks"),
     "root": ("GcSummary", "VerifySummary", "Warehouse"),
     "snapshot": ("Snapshot",),
     "sources": ("is_query", "read_source", "source_fingerprint"),

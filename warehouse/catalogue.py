@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from warehouse.errors import SqlError
 from warehouse.fragments import Fragment
+from warehouse.quality import quality_checks
 from warehouse.queries import exact_path, literal, refusal
 from warehouse.snapshot import Snapshot, sql_columns_of
 from warehouse.storage import fsync_file, replacing, sql_identifier
@@ -26,6 +27,7 @@ MACROS = (
     "profile_history",
     "changed_profiles",
     "coverage",
+    "drift",
     "cost_by_day",
 )
 
@@ -76,7 +78,7 @@ class Catalogue:
 
         connection = self._open()
         try:
-            if why := refusal(connection, sql, MACROS):
+            if why := refusal(connection, sql, [*MACROS, *(check.macro for check in quality_checks())]):
                 raise SqlError(why, self.tables)
             result = connection.sql(sql, params=list(params))
             if result is None:
@@ -134,6 +136,8 @@ def _settings(memory: str) -> dict[str, Any]:
 def _macros() -> Iterator[str]:
     for name in MACROS:
         yield files("warehouse").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8").strip().rstrip(";")
+    for check in quality_checks():
+        yield f"CREATE OR REPLACE MACRO {check.macro}() AS TABLE {check.sql}"
 
 
 def statements(snapshot: Snapshot | None, lineage: Sequence[Snapshot]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -37,31 +38,36 @@ def publish(root: Path) -> Warehouse:
         builder = warehouse.begin(None)
         for table, rows in TABLES_OF_ROWS.items():
             builder.replace(table, arrow_rows(table, rows))
-        builder.replace("profiles", arrow_rows("profiles", profiles("A loud and fast puzzle.")))
-        builder.replace("embeddings_mini", placed(BEFORE))
+        said = profiles("A loud and fast puzzle.")
+        builder.replace("profiles", arrow_rows("profiles", said))
+        builder.replace("embeddings_mini", placed(BEFORE, said))
         first = warehouse.publish(builder.commit())
         builder = warehouse.begin(first)
-        builder.replace("profiles", arrow_rows("profiles", profiles("A slow puzzle on wheels.")))
-        builder.replace("embeddings_mini", placed(AFTER))
+        said = profiles("A slow puzzle on wheels.")
+        builder.replace("profiles", arrow_rows("profiles", said))
+        builder.replace("embeddings_mini", placed(AFTER, said))
         warehouse.publish(builder.commit())
     return warehouse
 
 
-def placed(drawn: dict[tuple[str, str], np.ndarray]) -> Any:
-    """Vectors as rows of a table of embeddings."""
+def placed(drawn: dict[tuple[str, str], np.ndarray], said: list[dict[str, Any]]) -> Any:
+    """Vectors as rows of a table of embeddings, under the hashes of the profiles they were made of."""
+    told = {(row["kind"], row["entity_id"]): row["profile"] or "pooled" for row in said}
     columns = {"kind": [kind for kind, _ in drawn], "entity_id": [entity for _, entity in drawn]}
-    texts = {"text_hash": ["h"] * len(drawn), "embedding": np.stack(list(drawn.values()))}
-    return arrow_table("embeddings_mini", {**columns, **texts})
+    hashes = [sha256(told.get(entity, entity[1]).encode()).hexdigest() for entity in drawn]
+    return arrow_table("embeddings_mini", {**columns, "text_hash": hashes, "embedding": np.stack(list(drawn.values()))})
 
 
 def profiles(of_item_1: str) -> list[dict[str, Any]]:
-    """A profile of every item; the third says what the first says."""
+    """A profile of every item, of which the third says what the first says; users are pooled."""
     said = {"0": "A calm game.", "1": of_item_1, "2": "A calm game.", "3": "=a formula"}
     rest = {"source": "tiny", "model": "tiny", "prompt_id": "games/item", "prompt_version": 1, "evidence_hash": "h"}
-    return [
+    items = [
         {"kind": "item", "entity_id": item_id, "profile": text, **rest, "evidence": [f"title of {item_id}"]}
         for item_id, text in said.items()
     ]
+    pooled = {"profile": None, **rest, "source": "pooled", "model": "pooled", "prompt_id": "games/user"}
+    return items + [{"kind": "user", "entity_id": user_id, **pooled, "evidence": []} for user_id in USERS]
 
 
 def _call(key: str, attempt: int, state: str, **more: Any) -> dict[str, Any]:
