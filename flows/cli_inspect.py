@@ -157,6 +157,8 @@ def run_sql(options: Options, query: str, limit: int, format_name: str, output: 
     more = f", in {output}" if output else ""
     if format_name != "table":
         deliver(rows, format_name, output, snapshot.id)
+        if output is not None:
+            warehouse.note_export(output)
     else:
         shown = [list(row.values()) for row in rows.slice(0, limit).to_pylist()]
         emit_table("", rows.column_names, [[_short(value) for value in row] for row in shown])
@@ -170,6 +172,7 @@ def export_database(options: Options, path: Path) -> int:
     warehouse, snapshot = published(options)
     with warehouse.catalogue(snapshot) as catalogue:
         catalogue.export(path)
+    warehouse.note_export(path)
     size = path.stat().st_size
     if options.json:
         emit_json({"snapshot": snapshot.id, "path": str(path), "bytes": size})

@@ -1,7 +1,8 @@
 """SQL over one snapshot: DuckDB in memory, views over exactly the pinned files, nothing else within reach."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from warehouse.errors import SqlError
 from warehouse.fragments import Fragment
+from warehouse.pins import pinned
 from warehouse.quality import quality_checks
 from warehouse.queries import exact_path, literal, refusal
 from warehouse.snapshot import Snapshot, sql_columns_of
@@ -46,14 +48,29 @@ class Catalogue:
     the snapshot are proved before the first query, no other file, extension or setting can be reached from SQL.
     """
 
-    def __init__(self, snapshot: Snapshot | None, lineage: Sequence[Snapshot], memory: str = "4GB") -> None:
+    def __init__(
+        self, snapshot: Snapshot | None, lineage: Callable[[], Sequence[Snapshot]], root: Path, memory: str = "4GB"
+    ) -> None:
         self._snapshot = snapshot
-        self._lineage = lineage
+        self._find_lineage = lineage
+        self._lineage: Sequence[Snapshot] = ()
+        self._root = root
         self._memory = memory
+        self._pins = ExitStack()
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     def __enter__(self) -> Self:
-        self._open()
+        named = [snapshot.id for snapshot in self._find_lineage()]
+        self._pins.enter_context(pinned(self._root, named))
+        try:
+            # what went before it was pinned is not there; what is there now stays
+            self._lineage = [snapshot for snapshot in self._find_lineage() if snapshot.id in named]
+            for age, snapshot in enumerate(self._lineage):
+                snapshot.verify(_remembered(self._snapshot) if age else None, trust_notes=True)
+            self._connection = _connect(self._snapshot, self._lineage, self._memory)
+        except BaseException:
+            self._pins.close()
+            raise
         return self
 
     def __exit__(
@@ -62,6 +79,7 @@ class Catalogue:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._pins.close()
 
     @property
     def tables(self) -> list[str]:
@@ -76,7 +94,9 @@ class Catalogue:
         """
         import duckdb
 
-        connection = self._open()
+        connection = self._connection
+        if connection is None:
+            raise RuntimeError("the catalogue is closed: use it in a `with` block")
         try:
             if why := refusal(connection, sql, [*MACROS, *(check.macro for check in quality_checks())]):
                 raise SqlError(why, self.tables)
@@ -94,7 +114,6 @@ class Catalogue:
         """
         import duckdb
 
-        self._prove()
         with replacing(path) as partial:
             with duckdb.connect(str(partial), config=_settings(self._memory)) as connection:
                 for name, query in _views(self._snapshot, self._lineage):
@@ -103,16 +122,6 @@ class Catalogue:
                     connection.execute(macro)
             partial.chmod(0o400)
             fsync_file(partial)
-
-    def _prove(self) -> None:
-        for age, snapshot in enumerate(self._lineage):
-            snapshot.verify(_remembered(self._snapshot) if age else None, trust_notes=True)
-
-    def _open(self) -> "duckdb.DuckDBPyConnection":
-        if self._connection is None:
-            self._prove()
-            self._connection = _connect(self._snapshot, self._lineage, self._memory)
-        return self._connection
 
 
 def _connect(snapshot: Snapshot | None, lineage: Sequence[Snapshot], memory: str) -> "duckdb.DuckDBPyConnection":

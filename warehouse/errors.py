@@ -39,6 +39,32 @@ class LockHeldError(WarehouseError, BlockingIOError):
         )
 
 
+class PinnedError(WarehouseError, BlockingIOError):
+    """A reader still has a version that must go."""
+
+    exit_code = 5
+
+    def __init__(self, snapshot_id: str) -> None:
+        super().__init__(snapshot_id)
+        self.snapshot_id = snapshot_id
+
+    def __str__(self) -> str:
+        return f"a process is reading snapshot {self.snapshot_id}; nothing was changed. Wait for it to end, or stop it"
+
+
+class UnknownUserError(WarehouseError, LookupError):
+    """A user that no kept version names."""
+
+    exit_code = 2
+
+    def __init__(self, user_id: str, root: str) -> None:
+        super().__init__(user_id, root)
+        self.user_id, self.root = user_id, root
+
+    def __str__(self) -> str:
+        return f"no version in {self.root} names user `{self.user_id}`; nothing was changed. Ids are as in the source"
+
+
 class LockUnsupportedError(WarehouseError, OSError):
     """The file system does not keep file locks."""
 

@@ -76,7 +76,7 @@ def findings(catalogue: Catalogue, n_examples: int = 3) -> list[Finding]:
 
 def drift(catalogue: Catalogue) -> list[Drift]:
     """What changed since the version before; nothing where there is none."""
-    return [Drift(**row) for row in catalogue.query("FROM drift() ORDER BY measure").to_pylist()]
+    return [Drift(**row) for row in catalogue.query("FROM drift()").to_pylist()]
 
 
 def _read() -> Iterator[RowCheck]:

@@ -77,7 +77,7 @@ def _tables(settings: Settings, warehouse: Warehouse) -> tuple[Any, Mapping[str,
     found = warehouse.find_stage("ingest", ingest.ingest_key(settings.source, settings.split))
     if found is not None:
         return found.read, found.stages["ingest"]["summary"]
-    prepared = ingest.prepare(settings.source, settings.split, run_id="")
+    prepared = ingest.prepare(settings.source, settings.split, "", warehouse.tombstones())
     return prepared.stored().__getitem__, prepared.summary
 
 

@@ -65,4 +65,5 @@ measured AS (
 SELECT measured.measure, measured.before, measured.now, measured.now / measured.before - 1 AS change, recipes.same_recipe
 FROM measured
 CROSS JOIN recipes
-WHERE measured.before IS NOT NULL AND measured.now IS NOT NULL;
+WHERE measured.before IS NOT NULL AND measured.now IS NOT NULL
+ORDER BY measured.measure;
