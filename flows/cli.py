@@ -10,7 +10,16 @@ from types import FrameType
 
 import typer
 
-from flows import cli_batches, cli_checks, cli_inspect, cli_models, cli_pipeline, cli_profiles, cli_start
+from flows import (
+    cli_batches,
+    cli_checks,
+    cli_inspect,
+    cli_models,
+    cli_operations,
+    cli_pipeline,
+    cli_profiles,
+    cli_start,
+)
 from flows.cli_options import CONFIG, JSON, ROOT, SET, Options
 from flows.cli_output import command_line, last_word
 from flows.errors import InterruptedRunError, SecretInSettingsError
@@ -31,7 +40,7 @@ def common(ctx: typer.Context, config: CONFIG = None, root: ROOT = None, set_: S
     ctx.obj = Options(config, root, tuple(set_ or ()), json)
 
 
-for part in (cli_start, cli_pipeline, cli_models, cli_inspect, cli_profiles, cli_batches, cli_checks):
+for part in (cli_start, cli_pipeline, cli_models, cli_inspect, cli_profiles, cli_batches, cli_checks, cli_operations):
     part.register(app)
 
 

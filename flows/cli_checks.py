@@ -139,6 +139,20 @@ def _matrix(sidecar: Path) -> str:
     return f"{recorded['values']['bytes']:,} bytes"
 
 
+def _quality(warehouse: Warehouse) -> Iterator[Check]:
+    """The published rows under every check of `warehouse/sql/checks`; only errors fail."""
+    from flows.steps.quality import drift_words, finding_words
+    from warehouse import drift, findings, quality_checks
+
+    with warehouse.catalogue(warehouse.current()) as catalogue:
+        found, moved = findings(catalogue), drift(catalogue)
+    yield Check("data", True, f"{len(quality_checks()) - len(found)} of {len(quality_checks())} checks of rows hold")
+    for finding in found:
+        yield Check(finding.check.name, finding.check.level == "warning", finding_words(finding), 4)
+    if moved:
+        yield Check("drift", True, "; ".join(map(drift_words, moved)))
+
+
 def _ledger(warehouse: Warehouse) -> str:
     with warehouse.ledger(read_only=True) as ledger:
         spent = ledger.spent()
@@ -209,6 +223,8 @@ def _warehouse_checks(root: Path) -> Iterator[Check]:
     yield Check(
         "lock", holder is None, "free" if holder is None else f"held by {holder['command']} (pid {holder['pid']})", 5
     )
+    if warehouse.current():
+        yield from _quality(warehouse)
     yield _tried("published", lambda: str(warehouse.current().id if warehouse.current() else "nothing yet"))  # type: ignore[union-attr]
     if (root / "ledger.sqlite").exists():
         yield _tried("ledger", lambda: _ledger(warehouse))

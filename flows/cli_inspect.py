@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +11,8 @@ import typer
 from flows.cli_options import Options, command
 from flows.cli_output import emit_json, emit_table, last_word, say
 from flows.cli_pipeline import show_differences, show_metrics
+from flows.errors import SettingSyntaxError
+from flows.query_output import chosen_format, deliver, writable_file
 
 if TYPE_CHECKING:
     from warehouse import Snapshot, Warehouse
@@ -26,11 +29,23 @@ def register(app: typer.Typer) -> None:
     @command(app, "sql")
     def sql(
         options: Options,
-        query: Annotated[str, typer.Argument(help='One reading statement, e.g. "SELECT * FROM items LIMIT 5".')],
-        limit: Annotated[int, typer.Option("--limit", min=1, help="Rows of a table; --json prints all.")] = 100,
+        query: Annotated[
+            str | None, typer.Argument(help='One reading statement, e.g. "SELECT * FROM items LIMIT 5".')
+        ] = None,
+        limit: Annotated[int, typer.Option("--limit", min=1, help="Rows of a table; other formats hold all.")] = 100,
+        format_name: Annotated[str | None, typer.Option("--format", help="table, csv, json or parquet.")] = None,
+        output: Annotated[Path | None, typer.Option("--output", "-o", help="A file for the rows.")] = None,
+        export: Annotated[Path | None, typer.Option("--export", help="Everything as one DuckDB file.")] = None,
+        force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     ) -> int:
         """SQL over the published snapshot (DuckDB, read only)."""
-        return run_sql(options, query, limit)
+        if (query is None) == (export is None):
+            raise SettingSyntaxError("semalign sql", "a query, or --export FILE.duckdb, one of them")
+        if export is not None:
+            return export_database(options, writable_file(export, force))
+        assert query is not None
+        chosen = chosen_format(format_name, output, options.json)
+        return run_sql(options, query, limit, chosen, writable_file(output, force) if output else None)
 
     @command(app, "similar")
     def similar(
@@ -134,18 +149,34 @@ def uncertain_words(calls: Mapping[str, Any]) -> str:
     return f"{calls['uncertain']:,} uncertain attempts (at most {calls['uncertain_usd']:.4f} USD{unpriced})"
 
 
-def run_sql(options: Options, query: str, limit: int) -> int:
-    """The rows of a query."""
+def run_sql(options: Options, query: str, limit: int, format_name: str, output: Path | None) -> int:
+    """The rows of a query, on the screen or in a file."""
     warehouse, snapshot = published(options)
     with warehouse.catalogue(snapshot) as catalogue:
         rows = catalogue.query(query)
-    if options.json:
-        emit_json({"snapshot": snapshot.id, "columns": rows.column_names, "rows": rows.to_pylist()})
+    more = f", in {output}" if output else ""
+    if format_name != "table":
+        deliver(rows, format_name, output, snapshot.id)
+        if output is not None:
+            warehouse.note_export(output)
     else:
         shown = [list(row.values()) for row in rows.slice(0, limit).to_pylist()]
         emit_table("", rows.column_names, [[_short(value) for value in row] for row in shown])
-    more = f", {limit:,} shown" if rows.num_rows > limit and not options.json else ""
+        more = f", {limit:,} shown" if rows.num_rows > limit else ""
     last_word(f"{rows.num_rows:,} rows of snapshot {snapshot.id}{more}")
+    return 0
+
+
+def export_database(options: Options, path: Path) -> int:
+    """The published snapshot as a file that DuckDB opens without this program."""
+    warehouse, snapshot = published(options)
+    with warehouse.catalogue(snapshot) as catalogue:
+        catalogue.export(path)
+    warehouse.note_export(path)
+    size = path.stat().st_size
+    if options.json:
+        emit_json({"snapshot": snapshot.id, "path": str(path), "bytes": size})
+    last_word(f"snapshot {snapshot.id} is in {path}, {size / 1e6:,.1f} MB; open it with: duckdb -readonly {path}")
     return 0
 
 
@@ -157,7 +188,7 @@ def _short(value: object, most: int = 300) -> object:
 
 def show_similar(options: Options, item: str | None, text: str | None, k: int) -> int:
     """Neighbours with their titles, nearest first."""
-    from flows.errors import SettingSyntaxError, UnknownIdError
+    from flows.errors import UnknownIdError
 
     if (item is None) == (text is None):
         given = "semalign similar" if item is None else f"semalign similar {item} --text {text}"

@@ -250,6 +250,19 @@ class CoverageError(FlowError, ValueError):
         )
 
 
+class BadDataError(FlowError, ValueError):
+    """Rows that no model may be trained on."""
+
+    exit_code = 4
+
+    def __init__(self, problems: Sequence[str], cure: str) -> None:
+        super().__init__(problems, cure)
+        self.problems, self.cure = problems, cure
+
+    def __str__(self) -> str:
+        return f"nothing was trained: {'; '.join(self.problems)}. {self.cure}"
+
+
 class LeakedEvidenceError(FlowError, ValueError):
     """A profile that was built from validation or test interactions."""
 
@@ -346,7 +359,7 @@ class FileExistsAlreadyError(FlowError, FileExistsError):
         self.path = path
 
     def __str__(self) -> str:
-        return f"{self.path} exists; it was left alone. Choose another folder, or pass --force"
+        return f"{self.path} exists; it was left alone. Choose another name, or pass --force"
 
 
 class StoppedProfilesError(FlowError, RuntimeError):

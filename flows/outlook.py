@@ -113,7 +113,7 @@ def _ingest_outlook(settings: Settings, warehouse: Warehouse) -> tuple[_Sight, S
         return sight, StageOutlook(
             "ingest", "kept", _sizes_in_words(summary), facts={"rows": summary["n_interactions"]}
         )
-    prepared = ingest.prepare(settings.source, settings.split, run_id="")
+    prepared = ingest.prepare(settings.source, settings.split, "", warehouse.tombstones())
     world = training_world(prepared.stored().__getitem__, settings.profiles.pii)
     words = _sizes_in_words(prepared.summary)
     facts = {"rows": prepared.summary["n_interactions"], "quarantined": prepared.summary["quarantined"]}

@@ -97,6 +97,19 @@ class ProfileSettings(Branch):
     max_quarantined_share: float = Field(default=0.05, ge=0, le=1)
 
 
+class QualitySettings(Branch):
+    """What the gate before training lets pass. A limit that is not set is no limit."""
+
+    tolerate: tuple[str, ...] = Field(default=(), description="names of checks whose rows are let through")
+    max_length_change: float | None = Field(
+        default=None, gt=0, description="relative change of the mean length of item profiles, such as 0.5"
+    )
+    max_norm_change: float | None = Field(default=None, gt=0, description="the same of the vectors' mean length")
+    min_neighbours_kept: float | None = Field(
+        default=None, ge=0, le=1, description="share of the ten nearest items that must stay, such as 0.3"
+    )
+
+
 class EvaluationSettings(Branch):
     """How models are scored, how often, and beside which others."""
 
@@ -145,6 +158,7 @@ class Settings(Branch):
         default_factory=dict, description="[models.<name>]: defaults of the other catalogue names"
     )
     training: PlainMapping = Field(default_factory=dict)
+    quality: QualitySettings = QualitySettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     recommend: RecommendSettings = RecommendSettings()
     warehouse: WarehouseSettings = WarehouseSettings()
@@ -152,7 +166,7 @@ class Settings(Branch):
 
     def identity(self) -> PlainMapping:
         """The settings that can change a result, as plain JSON; the warehouse's place and all speed left out."""
-        tree = self.model_dump(mode="json", exclude={"warehouse", "report", "name"})
+        tree = self.model_dump(mode="json", exclude={"warehouse", "report", "name", "quality"})
         tree["training"] = {key: value for key, value in tree["training"].items() if key not in SPEED_ONLY}
         return tree
 

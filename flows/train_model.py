@@ -9,7 +9,7 @@ from flows.ingest_sources import ingest_sources
 from flows.model_choices import ModelChoice, run_choices
 from flows.settings import Settings
 from flows.stage import Stage, call
-from flows.steps import evaluate, train
+from flows.steps import evaluate, quality, train
 from flows.steps.train import TrainingPlan
 from flows.workspace import Workspace
 
@@ -34,6 +34,8 @@ def train_all(
 ) -> TrainingPlan:
     """The plan of every choice and seed, each of them trained."""
     plan = stage(train.plan_models, workspace, snapshot, choices, settings)
+    if not all(train.is_trained(workspace.warehouse, model.model_id) for model in plan.models):
+        stage(quality.refuse_bad_data, workspace, snapshot, settings.quality)
     for model in plan.models:
         stage(train.train_model, workspace, snapshot, model, settings.profiles)
     return plan

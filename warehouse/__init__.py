@@ -14,11 +14,9 @@ if TYPE_CHECKING:
     from warehouse.entities import pack_entities, unpack_attributes
     from warehouse.errors import (
         AlreadyAnsweredError,
-        ColumnMapError,
         CorruptFileError,
         DiskFullError,
         DuplicateKeyError,
-        EmptySourceError,
         FormatVersionError,
         IdentifierError,
         LedgerClosedError,
@@ -27,28 +25,36 @@ if TYPE_CHECKING:
         LockRequiredError,
         LockUnsupportedError,
         MatrixError,
-        MissingColumnError,
-        MissingFileError,
-        NotUtf8Error,
+        PinnedError,
         SchemaMismatchError,
-        SourceError,
         SqlError,
         TooLittleRoomError,
         UnknownAttemptError,
         UnknownColumnError,
         UnknownSnapshotError,
         UnknownTableError,
-        UnreadableSourceError,
+        UnknownUserError,
         UnsafePathError,
         WarehouseError,
         WarehouseRootError,
     )
+    from warehouse.forget import Removal, Tombstones, forget_user
     from warehouse.fragments import Fragment, write_parquet
     from warehouse.ledger import Committed, Ledger, Spent, UncertainCost
     from warehouse.ledger_entries import Answer, Receipt, Standing
     from warehouse.matrices import MatrixPaths
+    from warehouse.quality import Drift, Finding, RowCheck, drift, findings, quality_checks
     from warehouse.root import GcSummary, VerifySummary, Warehouse
     from warehouse.snapshot import Snapshot
+    from warehouse.source_errors import (
+        ColumnMapError,
+        EmptySourceError,
+        MissingColumnError,
+        MissingFileError,
+        NotUtf8Error,
+        SourceError,
+        UnreadableSourceError,
+    )
     from warehouse.sources import is_query, read_source, source_fingerprint
     from warehouse.storage import (
         atomic_write,
@@ -56,6 +62,7 @@ if TYPE_CHECKING:
         content_key,
         file_sha256,
         make_directory,
+        replacing,
         sql_identifier,
     )
     from warehouse.table import Table
@@ -105,8 +112,10 @@ __all__ = [
     "CorruptFileError",
     "DiskFullError",
     "Door",
+    "Drift",
     "DuplicateKeyError",
     "EmptySourceError",
+    "Finding",
     "FormatVersionError",
     "Fragment",
     "GcSummary",
@@ -122,7 +131,10 @@ __all__ = [
     "MissingColumnError",
     "MissingFileError",
     "NotUtf8Error",
+    "PinnedError",
     "Receipt",
+    "Removal",
+    "RowCheck",
     "SchemaMismatchError",
     "Snapshot",
     "SnapshotBuilder",
@@ -131,12 +143,14 @@ __all__ = [
     "SqlError",
     "Standing",
     "Table",
+    "Tombstones",
     "TooLittleRoomError",
     "UncertainCost",
     "UnknownAttemptError",
     "UnknownColumnError",
     "UnknownSnapshotError",
     "UnknownTableError",
+    "UnknownUserError",
     "UnreadableSourceError",
     "UnsafePathError",
     "VerifySummary",
@@ -149,11 +163,16 @@ __all__ = [
     "canonical_json",
     "check_door",
     "content_key",
+    "drift",
     "file_sha256",
+    "findings",
+    "forget_user",
     "is_query",
     "make_directory",
     "pack_entities",
+    "quality_checks",
     "read_source",
+    "replacing",
     "source_fingerprint",
     "sql_identifier",
     "unpack_attributes",
@@ -166,14 +185,33 @@ _HOMES = {
     "commits": ("SnapshotBuilder",),
     "door": ("Door", "check_door"),
     "entities": ("pack_entities", "unpack_attributes"),
+    "forget": ("Removal", "Tombstones", "forget_user"),
     "fragments": ("Fragment", "write_parquet"),
     "ledger": ("Committed", "Ledger", "Spent", "UncertainCost"),
     "ledger_entries": ("Answer", "Receipt", "Standing"),
     "matrices": ("MatrixPaths",),
+    "quality": ("RowCheck", "Drift", "Finding", "drift", "findings", "quality_checks"),
     "root": ("GcSummary", "VerifySummary", "Warehouse"),
     "snapshot": ("Snapshot",),
+    "source_errors": (
+        "ColumnMapError",
+        "EmptySourceError",
+        "MissingColumnError",
+        "MissingFileError",
+        "NotUtf8Error",
+        "SourceError",
+        "UnreadableSourceError",
+    ),
     "sources": ("is_query", "read_source", "source_fingerprint"),
-    "storage": ("atomic_write", "canonical_json", "content_key", "file_sha256", "make_directory", "sql_identifier"),
+    "storage": (
+        "atomic_write",
+        "canonical_json",
+        "content_key",
+        "file_sha256",
+        "make_directory",
+        "replacing",
+        "sql_identifier",
+    ),
     "table": ("Table",),
 }
 
@@ -181,11 +219,9 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name.endswith("Error"):
-        home = "errors"
-    else:
-        # what has no other home is a table, or the way to fill one
-        home = next((module for module, names in _HOMES.items() if name in names), "tables")
+    # what has no other home is an error, a table, or the way to fill one
+    rest = "errors" if name.endswith("Error") else "tables"
+    home = next((module for module, names in _HOMES.items() if name in names), rest)
     return getattr(import_module(f"{__name__}.{home}"), name)
 
 

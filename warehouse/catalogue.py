@@ -1,24 +1,38 @@
 """SQL over one snapshot: DuckDB in memory, views over exactly the pinned files, nothing else within reach."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from importlib.resources import files
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from warehouse.errors import SqlError
 from warehouse.fragments import Fragment
+from warehouse.pins import pinned
+from warehouse.quality import quality_checks
 from warehouse.queries import exact_path, literal, refusal
 from warehouse.snapshot import Snapshot, sql_columns_of
-from warehouse.storage import sql_identifier
+from warehouse.storage import fsync_file, replacing, sql_identifier
 from warehouse.table import sql_columns
-from warehouse.tables import PROFILES, TABLES
+from warehouse.tables import EMBEDDINGS, PROFILES, TABLES
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-MACROS = ("similar_items", "similar_users", "profile_history", "cost_by_day", "cost_by_engine")
+MACROS = (
+    "similar_items",
+    "similar_users",
+    "users_like",
+    "profile_history",
+    "changed_profiles",
+    "coverage",
+    "drift",
+    "cost_by_day",
+    "cost_by_engine",
+)
 
 _LOCKDOWN = (
     "SET autoinstall_known_extensions = false",
@@ -35,14 +49,29 @@ class Catalogue:
     the snapshot are proved before the first query, no other file, extension or setting can be reached from SQL.
     """
 
-    def __init__(self, snapshot: Snapshot | None, lineage: Sequence[Snapshot], memory: str = "4GB") -> None:
+    def __init__(
+        self, snapshot: Snapshot | None, lineage: Callable[[], Sequence[Snapshot]], root: Path, memory: str = "4GB"
+    ) -> None:
         self._snapshot = snapshot
-        self._lineage = lineage
+        self._find_lineage = lineage
+        self._lineage: Sequence[Snapshot] = ()
+        self._root = root
         self._memory = memory
+        self._pins = ExitStack()
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     def __enter__(self) -> Self:
-        self._open()
+        named = [snapshot.id for snapshot in self._find_lineage()]
+        self._pins.enter_context(pinned(self._root, named))
+        try:
+            # what went before it was pinned is not there; what is there now stays
+            self._lineage = [snapshot for snapshot in self._find_lineage() if snapshot.id in named]
+            for age, snapshot in enumerate(self._lineage):
+                snapshot.verify(_remembered(self._snapshot) if age else None, trust_notes=True)
+            self._connection = _connect(self._snapshot, self._lineage, self._memory)
+        except BaseException:
+            self._pins.close()
+            raise
         return self
 
     def __exit__(
@@ -51,6 +80,7 @@ class Catalogue:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._pins.close()
 
     @property
     def tables(self) -> list[str]:
@@ -65,9 +95,11 @@ class Catalogue:
         """
         import duckdb
 
-        connection = self._open()
+        connection = self._connection
+        if connection is None:
+            raise RuntimeError("the catalogue is closed: use it in a `with` block")
         try:
-            if why := refusal(connection, sql, MACROS):
+            if why := refusal(connection, sql, [*MACROS, *(check.macro for check in quality_checks())]):
                 raise SqlError(why, self.tables)
             result = connection.sql(sql, params=list(params))
             if result is None:
@@ -76,24 +108,27 @@ class Catalogue:
         except duckdb.Error as error:
             raise SqlError(str(error).strip().replace("\n", " "), self.tables) from error
 
-    def _open(self) -> "duckdb.DuckDBPyConnection":
-        if self._connection is None:
-            for age, snapshot in enumerate(self._lineage):
-                snapshot.verify(["profiles"] if age else None, trust_notes=True)
-            self._connection = _connect(self._snapshot, self._lineage, self._memory)
-        return self._connection
+    def export(self, path: Path) -> None:
+        """Writes a DuckDB file that holds every table and macro; whole or not at all, and read only to its owner.
+
+        A file of that name is replaced.
+        """
+        import duckdb
+
+        with replacing(path) as partial:
+            with duckdb.connect(str(partial), config=_settings(self._memory)) as connection:
+                for name, query in _views(self._snapshot, self._lineage):
+                    connection.execute(f"CREATE TABLE {sql_identifier(name)} AS {query}")
+                for macro in _macros():
+                    connection.execute(macro)
+            partial.chmod(0o400)
+            fsync_file(partial)
 
 
 def _connect(snapshot: Snapshot | None, lineage: Sequence[Snapshot], memory: str) -> "duckdb.DuckDBPyConnection":
     import duckdb
 
-    # a query names tables, never variables of the program that runs it
-    settings: dict[str, Any] = {
-        "memory_limit": memory,
-        "threads": min(4, os.cpu_count() or 1),
-        "python_enable_replacements": False,
-    }
-    connection = duckdb.connect(":memory:", config=settings)
+    connection = duckdb.connect(":memory:", config=_settings(memory))
     try:
         for statement in [*statements(snapshot, lineage), _allow(_pinned(snapshot, lineage)), *_LOCKDOWN]:
             connection.execute(statement)
@@ -103,14 +138,22 @@ def _connect(snapshot: Snapshot | None, lineage: Sequence[Snapshot], memory: str
     return connection
 
 
+def _settings(memory: str) -> dict[str, Any]:
+    # a query names tables, never variables of the program that runs it
+    return {"memory_limit": memory, "threads": min(4, os.cpu_count() or 1), "python_enable_replacements": False}
+
+
+def _macros() -> Iterator[str]:
+    for name in MACROS:
+        yield files("warehouse").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8").strip().rstrip(";")
+    for check in quality_checks():
+        yield f"CREATE OR REPLACE MACRO {check.macro}() AS TABLE {check.sql}"
+
+
 def statements(snapshot: Snapshot | None, lineage: Sequence[Snapshot]) -> list[str]:
     """The SQL that makes a snapshot's views and macros, one statement each, in order."""
     views = [f"CREATE OR REPLACE VIEW {sql_identifier(name)} AS {query}" for name, query in _views(snapshot, lineage)]
-    macros = [
-        files("warehouse").joinpath("sql", f"{name}.sql").read_text(encoding="utf-8").strip().rstrip(";")
-        for name in MACROS
-    ]
-    return ["SET TimeZone = 'UTC'", *views, *macros]
+    return ["SET TimeZone = 'UTC'", *views, *_macros()]
 
 
 def init_sql(snapshot: Snapshot, lineage: Sequence[Snapshot]) -> str:
@@ -132,7 +175,10 @@ def _views(snapshot: Snapshot | None, lineage: Sequence[Snapshot]) -> Iterator[t
                 yield name, _select(stored[name], dict(stored[name][-1].columns))
         chosen = stored.get(default or "", [])
         yield table.name, _select(chosen, dict(chosen[-1].columns) if chosen else sql_columns_of(table))
-    yield "profile_versions", _profile_versions(lineage)
+    yield "profile_versions", _versions("profiles", sql_columns(PROFILES.schema), lineage)
+    vectors = snapshot.default_embeddings if snapshot else None
+    columns = sql_columns_of(EMBEDDINGS) if vectors not in stored else dict(stored[vectors][-1].columns)
+    yield "embedding_versions", _versions(vectors, columns, lineage)
 
 
 def _select(fragments: Sequence[Fragment], columns: dict[str, str], extra: str = "") -> str:
@@ -148,14 +194,14 @@ def _select(fragments: Sequence[Fragment], columns: dict[str, str], extra: str =
     return f"SELECT {shown}{extra} FROM read_parquet([{_file_list(fragments)}], union_by_name = true)"
 
 
-def _profile_versions(lineage: Sequence[Snapshot]) -> str:
-    # only where the profiles changed: a snapshot with the files of its parent says nothing new
-    columns = sql_columns(PROFILES.schema)
+def _versions(name: str | None, columns: dict[str, str], lineage: Sequence[Snapshot]) -> str:
+    # only where the table changed: a snapshot with the files of its parent says nothing new
     parts, seen = [], None
     for snapshot in reversed(lineage):
-        fragments = snapshot.tables.get("profiles", [])
+        fragments = snapshot.tables.get(name or "", [])
         names = [fragment.sha256 for fragment in fragments]
-        if not fragments or names == seen:
+        # vectors of another width are no earlier version of these
+        if not fragments or names == seen or not _fit(fragments, columns):
             continue
         seen = names
         when = f"{literal(snapshot.created_at)}::TIMESTAMPTZ"
@@ -166,9 +212,19 @@ def _profile_versions(lineage: Sequence[Snapshot]) -> str:
     return " UNION ALL ".join(parts)
 
 
+def _fit(fragments: Sequence[Fragment], columns: dict[str, str]) -> bool:
+    return all(fragment.columns.get("embedding") == columns.get("embedding") for fragment in fragments)
+
+
+def _remembered(snapshot: Snapshot | None) -> list[str]:
+    """The tables whose earlier versions a query may read."""
+    vectors = snapshot.default_embeddings if snapshot else None
+    return ["profiles", *([vectors] if vectors else [])]
+
+
 def _pinned(snapshot: Snapshot | None, lineage: Sequence[Snapshot]) -> list[Fragment]:
     own = [fragment for fragments in (snapshot.tables if snapshot else {}).values() for fragment in fragments]
-    past = [fragment for older in lineage for fragment in older.tables.get("profiles", [])]
+    past = [fragment for older in lineage for name in _remembered(snapshot) for fragment in older.tables.get(name, [])]
     return list({fragment.path: fragment for fragment in (*own, *past)}.values())
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from warehouse.errors import EmptySourceError
+from warehouse.source_errors import EmptySourceError
 from warehouse.storage import canonical_json
 from warehouse.tables import QUARANTINE
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from warehouse.errors import UnreadableSourceError
+from warehouse.source_errors import UnreadableSourceError
 from warehouse.storage import canonical_json
 from warehouse.tables import ITEMS, USERS
 

@@ -16,7 +16,7 @@ class WarehouseError(Exception):
         self.args = facts
 
 
-def _listed(names: Sequence[str], limit: int = 20) -> str:
+def listed(names: Sequence[str], limit: int = 20) -> str:
     shown = ", ".join(str(name) for name in list(names)[:limit])
     more = len(names) - limit
     return (shown or "none") + (f" and {more} more" if more > 0 else "")
@@ -37,6 +37,32 @@ class LockHeldError(WarehouseError, BlockingIOError):
             f"the warehouse is locked: {who} has been running `{self.command}` since {self.since} ({self.path}); "
             "wait for it to end or stop it; the lock goes with the process"
         )
+
+
+class PinnedError(WarehouseError, BlockingIOError):
+    """A reader still has a version that must go."""
+
+    exit_code = 5
+
+    def __init__(self, snapshot_id: str) -> None:
+        super().__init__(snapshot_id)
+        self.snapshot_id = snapshot_id
+
+    def __str__(self) -> str:
+        return f"a process is reading snapshot {self.snapshot_id}; nothing was changed. Wait for it to end, or stop it"
+
+
+class UnknownUserError(WarehouseError, LookupError):
+    """A user that no kept version names."""
+
+    exit_code = 2
+
+    def __init__(self, user_id: str, root: str) -> None:
+        super().__init__(user_id, root)
+        self.user_id, self.root = user_id, root
+
+    def __str__(self) -> str:
+        return f"no version in {self.root} names user `{self.user_id}`; nothing was changed. Ids are as in the source"
 
 
 class LockUnsupportedError(WarehouseError, OSError):
@@ -146,7 +172,7 @@ class UnknownTableError(WarehouseError, LookupError):
         self.name, self.known = name, known
 
     def __str__(self) -> str:
-        return f"unknown table `{self.name}`; known: {_listed(self.known)}. Declared in warehouse/tables/"
+        return f"unknown table `{self.name}`; known: {listed(self.known)}. Declared in warehouse/tables/"
 
 
 class UnknownColumnError(WarehouseError, LookupError):
@@ -159,7 +185,7 @@ class UnknownColumnError(WarehouseError, LookupError):
         self.table, self.column, self.known = table, column, known
 
     def __str__(self) -> str:
-        return f"table `{self.table}` has no column `{self.column}`; known: {_listed(self.known)}"
+        return f"table `{self.table}` has no column `{self.column}`; known: {listed(self.known)}"
 
 
 class UnknownSnapshotError(WarehouseError, LookupError):
@@ -172,7 +198,7 @@ class UnknownSnapshotError(WarehouseError, LookupError):
         self.snapshot_id, self.known = snapshot_id, known
 
     def __str__(self) -> str:
-        return f"there is no snapshot {self.snapshot_id!r}; newest: {_listed(self.known, 5)}"
+        return f"there is no snapshot {self.snapshot_id!r}; newest: {listed(self.known, 5)}"
 
 
 class SchemaMismatchError(WarehouseError, TypeError):
@@ -194,7 +220,7 @@ class DuplicateKeyError(WarehouseError, ValueError):
         self.table, self.keys, self.example = table, keys, example
 
     def __str__(self) -> str:
-        return f"rows for `{self.table}` repeat the key ({_listed(self.keys)}), for example {self.example}"
+        return f"rows for `{self.table}` repeat the key ({listed(self.keys)}), for example {self.example}"
 
 
 class DiskFullError(WarehouseError, OSError):
@@ -237,7 +263,7 @@ class SqlError(WarehouseError, ValueError):
         self.message, self.known = message, known
 
     def __str__(self) -> str:
-        return f"SQL: {self.message}; tables: {_listed(self.known, 40)}"
+        return f"SQL: {self.message}; tables: {listed(self.known, 40)}"
 
 
 class LedgerClosedError(WarehouseError, RuntimeError):
@@ -297,87 +323,3 @@ class MatrixError(WarehouseError, ValueError):
 
     def __str__(self) -> str:
         return f"semantic matrix {self.key} is refused: {self.detail}"
-
-
-class SourceError(WarehouseError, ValueError):
-    """A source the user named cannot be read as it is."""
-
-    exit_code = 2
-
-
-class MissingFileError(SourceError, FileNotFoundError):
-    """A named file does not exist."""
-
-    def __init__(self, path: str, kind: str) -> None:
-        super().__init__(path, kind)
-        self.path, self.kind = path, kind
-
-    def __str__(self) -> str:
-        return (
-            f"source.{self.kind}: no file at {self.path}; correct the path in [source] "
-            "(relative paths start at the settings file)"
-        )
-
-
-class EmptySourceError(SourceError):
-    """A source holds no row."""
-
-    def __init__(self, source: str, kind: str) -> None:
-        super().__init__(source, kind)
-        self.source, self.kind = source, kind
-
-    def __str__(self) -> str:
-        return f"source.{self.kind}: {self.source} holds no rows; expected at least one"
-
-
-class MissingColumnError(SourceError, LookupError):
-    """A column that is needed is not in the source; `ours` is what we call it, where that differs."""
-
-    def __init__(self, column: str, known: Sequence[str], source: str, kind: str, ours: str | None = None) -> None:
-        super().__init__(column, known, source, kind, ours)
-        self.column, self.known, self.source, self.kind, self.ours = column, known, source, kind, ours or column
-
-    def __str__(self) -> str:
-        return (
-            f"source.{self.kind}: {self.source} has no column `{self.column}`; its columns: {_listed(self.known)}; "
-            f'name the right one in [source.columns.{self.kind}], for example {self.ours} = "…"'
-        )
-
-
-class NotUtf8Error(SourceError, UnicodeError):
-    """A text file is not UTF-8."""
-
-    def __init__(self, source: str, kind: str, detail: str) -> None:
-        super().__init__(source, kind, detail)
-        self.source, self.kind, self.detail = source, kind, detail
-
-    def __str__(self) -> str:
-        return (
-            f"source.{self.kind}: {self.source} is not UTF-8 ({self.detail}); "
-            "convert it, for example with `iconv -f latin1 -t utf-8`"
-        )
-
-
-class UnreadableSourceError(SourceError):
-    """A source whose form is not what its name says."""
-
-    def __init__(self, source: str, kind: str, detail: str) -> None:
-        super().__init__(source, kind, detail)
-        self.source, self.kind, self.detail = source, kind, detail
-
-    def __str__(self) -> str:
-        return f"source.{self.kind}: {self.source} cannot be read: {self.detail}"
-
-
-class ColumnMapError(SourceError):
-    """A column map that gives two columns one name."""
-
-    def __init__(self, column: str, kind: str) -> None:
-        super().__init__(column, kind)
-        self.column, self.kind = column, kind
-
-    def __str__(self) -> str:
-        return (
-            f"source.{self.kind}: two columns would be called `{self.column}`; "
-            f"give each its own name in [source.columns.{self.kind}]"
-        )

@@ -1,6 +1,6 @@
 """The ledger: every paid request, announced before it is sent and kept for ever once it is answered."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from warehouse.ledger_entries import (
     Settled,
     Settlement,
     announce,
+    forget_entity,
     record,
     standings,
     written_bytes,
@@ -188,6 +189,15 @@ class Ledger:
         """The bodies that came for a key and were no reply, oldest first, each cut at 64 KiB."""
         query = "SELECT body FROM rejected WHERE key = ? ORDER BY n"
         return [body for (body,) in self._file.ask(lambda db: db.execute(query, (key,)).fetchall())]
+
+    def forget(self, kind: str, entity_id: str, keys: Collection[str] = ()) -> int:
+        """How many bodies went: of an entity's own requests, and of those under `keys`; the file is written anew.
+
+        What the calls took stays on record, without whom they were about and what was said of them.
+        """
+        count = self._file.ask(lambda db: forget_entity(db, kind, entity_id, keys))
+        self._file.ask(lambda db: db.execute("VACUUM") and None, alone=True)
+        return count
 
     def mark(self) -> int:
         """The high-water mark: grows with every announced attempt."""

@@ -6,7 +6,7 @@ Hundreds of entries come at once when hundreds of calls are in flight, on a thre
 import hashlib
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -190,6 +190,24 @@ def record(db: sqlite3.Connection, settlements: Sequence[Settlement]) -> list[Ex
     _insert(db, "response (key, body, sha256, model, finish_reason, usage)", replies, 6, "ON CONFLICT (key) DO NOTHING")
     _insert(db, "rejected (key, n, body)", rejected, 3)
     return refusals
+
+
+def forget_entity(db: sqlite3.Connection, kind: str, entity_id: str, keys: Collection[str]) -> int:
+    """How many bodies went: of every request about an entity, and of those under `keys`; calls stay, unnamed."""
+    db.execute("CREATE TEMP TABLE IF NOT EXISTS forgotten (key TEXT PRIMARY KEY)")
+    db.execute("DELETE FROM forgotten")
+    query = "INSERT OR IGNORE INTO forgotten SELECT key FROM attempt WHERE kind = ? AND entity_id = ?"
+    db.execute(query, (kind, entity_id))
+    db.executemany("INSERT OR IGNORE INTO forgotten VALUES (?)", [(key,) for key in keys])
+    count = 0
+    for table in ("response", "rejected"):
+        count += db.execute(f"DELETE FROM {table} WHERE key IN (SELECT key FROM forgotten)").rowcount
+    # a line that was nobody's reply may hold anybody's words
+    about = "SELECT shard_hash FROM batch_request WHERE key IN (SELECT key FROM forgotten)"
+    count += db.execute(f"DELETE FROM batch_aside WHERE shard_hash IN ({about})").rowcount
+    db.execute("UPDATE attempt SET error = NULL WHERE key IN (SELECT key FROM forgotten)")
+    db.execute("UPDATE attempt SET entity_id = NULL WHERE kind = ? AND entity_id = ?", (kind, entity_id))
+    return count
 
 
 def written_bytes(intents: Sequence[Intent], settlements: Sequence[Settlement]) -> int:

@@ -1,11 +1,12 @@
 """The warehouse as its users hold it: a directory of immutable files, one pointer, one lock."""
 
+import json
 import os
 import re
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from warehouse.commits import SnapshotBuilder, united
 from warehouse.errors import (
     CorruptFileError,
     LockRequiredError,
+    PinnedError,
     TooLittleRoomError,
     UnknownSnapshotError,
     WarehouseRootError,
@@ -21,6 +23,7 @@ from warehouse.errors import (
 from warehouse.fragments import VerifiedFiles
 from warehouse.locking import RunLock
 from warehouse.matrices import MatrixPaths, MatrixStore
+from warehouse.pins import unpinned
 from warehouse.snapshot import Snapshot, load_manifest
 from warehouse.storage import atomic_write, file_name, fsync_directory, install_tree, make_directory
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from warehouse.catalogue import Catalogue
+    from warehouse.forget import Tombstones
     from warehouse.ledger import Ledger
 
 _SNAPSHOT_ID = re.compile(r"(\d{8,18})-[0-9a-f]{12}")
@@ -143,12 +147,15 @@ class Warehouse:
             verified=self._verified,
         )
 
-    def publish(self, snapshot: Snapshot) -> Snapshot:
+    def publish(self, snapshot: Snapshot, *, forgetting: bool = False) -> Snapshot:
         """The snapshot CURRENT points to afterwards; nothing is published when it does already.
 
         Every byte is hashed first; of what CURRENT points to already, only files that changed since they were. The
         counter never goes back and no history is lost: an older snapshot, or one made beside a newer CURRENT, is
         committed again with a new counter, and that is what is returned.
+
+        Args:
+            forgetting: history that the snapshot left out was left out on purpose.
 
         Raises:
             LockRequiredError: the run lock is not held by this process.
@@ -161,7 +168,8 @@ class Warehouse:
             self._write_init(current)
             return current
         snapshot.verify()
-        if current is not None and (snapshot.counter < current.counter or _lacks_history(snapshot, current)):
+        is_older = current is not None and snapshot.counter < current.counter
+        if current is not None and (is_older or (not forgetting and _lacks_history(snapshot, current))):
             snapshot = self.begin(snapshot).commit(
                 settings_hash=snapshot.manifest["settings_hash"],
                 code_version=snapshot.manifest["code_version"],
@@ -180,7 +188,8 @@ class Warehouse:
         return VerifySummary(chosen.id, files, chosen.verify())
 
     def gc(self, keep: int = 5, min_age_s: float = _DAY_S) -> GcSummary:
-        """Removes what no kept snapshot names: kept are CURRENT, the newest `keep`, and all younger than `min_age_s`.
+        """Removes what no kept snapshot names: kept are CURRENT, the newest `keep`, all younger than `min_age_s`, and
+        what a reader has pinned.
 
         Raises:
             LockRequiredError: the run lock is not held by this process.
@@ -194,15 +203,48 @@ class Warehouse:
             age_s = time.time() - (self.root / "snapshots" / snapshot.id).stat().st_mtime
             is_current = current is not None and snapshot.id == current.id
             (kept if place < keep or is_current or age_s < min_age_s else dropped).append(snapshot)
+        gone = 0
         for snapshot in dropped:
-            # out of sight first: a half-removed snapshot must not be found
-            trash = make_directory(self.root / "staging") / f"gc-{snapshot.id}"
-            (self.root / "snapshots" / snapshot.id).rename(trash)
-            fsync_directory(self.root / "snapshots")
-            shutil.rmtree(trash)
-            self._loaded.pop(snapshot.id, None)
+            with unpinned(self.root, snapshot.id) as free:
+                if not free:
+                    kept.append(snapshot)
+                    continue
+                # out of sight first: a half-removed snapshot must not be found
+                trash = make_directory(self.root / "staging") / f"gc-{snapshot.id}"
+                (self.root / "snapshots" / snapshot.id).rename(trash)
+                fsync_directory(self.root / "snapshots")
+                shutil.rmtree(trash)
+                self._loaded.pop(snapshot.id, None)
+                gone += 1
         fragments, freed = self._remove_unnamed({f.path for s in kept for table in s.tables.values() for f in table})
-        return GcSummary(len(dropped), fragments, freed)
+        return GcSummary(gone, fragments, freed)
+
+    def refuse_readers(self) -> None:
+        """Raises PinnedError while any process reads any version."""
+        for snapshot_id in self._ids():
+            with unpinned(self.root, snapshot_id) as free:
+                if not free:
+                    raise PinnedError(snapshot_id)
+
+    def tombstones(self) -> "Tombstones":
+        """The users that were forgotten: what a source still says of them is not read."""
+        from warehouse.forget import Tombstones
+
+        return Tombstones(self.root / "forgotten.json")
+
+    def note_export(self, path: Path) -> None:
+        """Remembers that a file outside the root holds rows of this warehouse; where it cannot, nothing happens."""
+        with suppress(OSError):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self.root / "exports.log", flags, 0o600)
+            with os.fdopen(descriptor, "a", encoding="utf-8") as log:
+                log.write(json.dumps(str(path.absolute())) + "\n")
+
+    def exports(self) -> list[str]:
+        """Files that were written outside the root and are still there."""
+        log = self.root / "exports.log"
+        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+        return [path for path in dict.fromkeys(map(json.loads, lines)) if os.path.exists(path)]
 
     def ledger(self, *, read_only: bool = False) -> "Ledger":
         """The ledger of paid requests, as a context manager; made on first use unless `read_only`.
@@ -230,10 +272,10 @@ class Warehouse:
             raise TooLittleRoomError(str(self.root), n_bytes, free, what)
 
     def catalogue(self, snapshot: Snapshot | None) -> "Catalogue":
-        """SQL over one snapshot, as a context manager; with None, over empty tables."""
+        """SQL over one snapshot, pinned with those before it while the block runs; with None, over empty tables."""
         from warehouse.catalogue import Catalogue
 
-        return Catalogue(snapshot, self._lineage(snapshot))
+        return Catalogue(snapshot, lambda: self._lineage(snapshot), self.root)
 
     def matrix(self, key: str, build: "Callable[[], tuple[np.ndarray, np.ndarray]]") -> MatrixPaths:
         """The semantic matrix of that key, built when it is not there; processes that ask at once build it once.

@@ -11,16 +11,16 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from warehouse.errors import (
+from warehouse.errors import CorruptFileError
+from warehouse.queries import exact_path, literal, refusal
+from warehouse.source_errors import (
     ColumnMapError,
-    CorruptFileError,
     EmptySourceError,
     MissingColumnError,
     MissingFileError,
     NotUtf8Error,
     UnreadableSourceError,
 )
-from warehouse.queries import exact_path, literal, refusal
 from warehouse.storage import content_key, file_sha256
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,16 +104,22 @@ def disk_full_named(path: Path, needed_bytes: int | None = None) -> Iterator[Non
 
 def atomic_write(path: Path, content: bytes) -> None:
     """The file holds exactly `content`, or what it held before: temporary file, fsync, replace, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with replacing(path) as temporary, created(temporary) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new name beside `path`; what the block puts there, and on disk, takes the place of `path` or is removed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.partial")
     temporary.unlink(missing_ok=True)
     try:
-        with created(temporary) as stream:
-            stream.write(content)
+        yield temporary
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    fsync_directory(path.parent)
+    fsync_directory(path.absolute().parent)
 
 
 def install_tree(partial: Path, final: Path) -> None:
@@ -125,7 +132,7 @@ def install_tree(partial: Path, final: Path) -> None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
     for folder, _, names in os.walk(partial, topdown=False):
         for name in names:
-            _fsync_file(Path(folder, name))
+            fsync_file(Path(folder, name))
         fsync_directory(Path(folder))
     os.rename(partial, final)
     fsync_directory(final.parent)
@@ -133,7 +140,7 @@ def install_tree(partial: Path, final: Path) -> None:
         fsync_directory(partial.parent)
 
 
-def _fsync_file(path: Path) -> None:
+def fsync_file(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

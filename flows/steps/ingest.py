@@ -19,7 +19,7 @@ from flows.workspace import Workspace
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from warehouse import Snapshot
+    from warehouse import Snapshot, Tombstones
 
 VERSION = 1
 
@@ -60,7 +60,7 @@ def ingest(workspace: Workspace, source: SourceSettings, split: SplitSettings) -
         return found
     started = time.monotonic()
     workspace.progress.note("ingest: reading the sources")
-    prepared = prepare(source, split, workspace.run_id)
+    prepared = prepare(source, split, workspace.run_id, workspace.warehouse.tombstones())
     builder = workspace.warehouse.begin(workspace.warehouse.current())
     for name, table in (prepared.stored() | {"quarantine": prepared.quarantine}).items():
         builder.replace(name, table)
@@ -83,14 +83,16 @@ def ingest_key(source: SourceSettings, split: SplitSettings) -> str:
     return digest("ingest", VERSION, contents, shaping, _split_identity(split))
 
 
-def prepare(source: SourceSettings, split: SplitSettings, run_id: str) -> PreparedTables:
-    """The tables of an ingest, checked, filtered and split, nothing written."""
+def prepare(source: SourceSettings, split: SplitSettings, run_id: str, forgotten: Tombstones) -> PreparedTables:
+    """The tables of an ingest, checked, filtered and split, nothing written; rows of forgotten users are not read."""
     from warehouse import check_door, read_source
 
     columns = source.columns
     interactions = read_source(_spec(source.interactions, "interactions"), columns.interactions, kind="interactions")
     items = read_source(_spec(source.items, "items"), columns.items, kind="items")
     users = read_source(source.users, columns.users, kind="users") if source.users else None
+    if forgotten:
+        interactions, users = _without(interactions, forgotten), _without(users, forgotten) if users else None
     door = check_door(interactions, items, users, run_id=run_id)
     n_read = interactions.num_rows + items.num_rows + (users.num_rows if users else 0)
     _refuse_above_limit(strings(door.quarantine, "code"), n_read, source.max_quarantined_share)
@@ -134,6 +136,11 @@ def stamp(builder: Any, stage: str, key: str, summary: dict[str, Any]) -> None:
     builder.stage(stage, key=key, summary=summary)
     for later in (*STAGES[STAGES.index(stage) + 1 :], "publish"):
         builder.drop_stage(later)
+
+
+def _without(rows: pa.Table, forgotten: Tombstones) -> pa.Table:
+    ids = rows.column("user_id").cast("string").to_pylist()
+    return rows.take([place for place, user_id in enumerate(ids) if user_id is None or user_id not in forgotten])
 
 
 def _spec(value: str | None, kind: str) -> str:

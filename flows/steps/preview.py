@@ -82,7 +82,7 @@ def tables_of_today(settings: Settings, warehouse: Warehouse) -> tuple[Any, Mapp
     found = warehouse.find_stage("ingest", ingest.ingest_key(settings.source, settings.split))
     if found is not None:
         return found.read, found.stages["ingest"]["summary"]
-    prepared = ingest.prepare(settings.source, settings.split, run_id="")
+    prepared = ingest.prepare(settings.source, settings.split, "", warehouse.tombstones())
     return prepared.stored().__getitem__, prepared.summary
 
 

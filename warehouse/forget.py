@@ -1,0 +1,179 @@
+"""The right to be forgotten: what one user left behind, taken out of every file under the root.
+
+The one exception to retention. The published tables are written again without the user, every older version goes, and
+with it whatever was made from one: bundles, models, reports, cached matrices, copies of the ledger. What stays of the
+user is a keyed hash, so that a source that still has them does not bring them back.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from warehouse.errors import UnknownUserError
+from warehouse.storage import atomic_write
+
+if TYPE_CHECKING:
+    from warehouse.commits import SnapshotBuilder
+    from warehouse.root import Warehouse
+    from warehouse.snapshot import Snapshot
+
+RETRAIN = "retrain_required"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What was taken out for one user.
+
+    Args:
+        rows: table → rows that named the user or were built from their words.
+        items: items whose profile quoted the user; the next run asks for them again.
+        models: ids of the models that held a row of the user, now marked and gone.
+        elsewhere: exports outside the root that may name the user; they are not touched.
+    """
+
+    rows: dict[str, int]
+    items: tuple[str, ...]
+    replies: int
+    models: tuple[str, ...]
+    snapshots: int
+    elsewhere: tuple[str, ...]
+
+
+class Tombstones:
+    """Keyed hashes of the users that were forgotten; `user_id in tombstones` asks for one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        stored = json.loads(path.read_bytes()) if path.exists() else {"key": secrets.token_hex(32), "hashes": []}
+        self._key = bytes.fromhex(stored["key"])
+        self._hashes = set(stored["hashes"])
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def __contains__(self, user_id: str) -> bool:
+        return bool(self._hashes) and self._hash(user_id) in self._hashes
+
+    def add(self, user_id: str) -> None:
+        """On disk when this returns."""
+        self._hashes.add(self._hash(user_id))
+        content = {"key": self._key.hex(), "hashes": sorted(self._hashes)}
+        atomic_write(self._path, json.dumps(content, indent=1).encode())
+
+    def _hash(self, user_id: str) -> str:
+        return hmac.new(self._key, user_id.encode(), hashlib.sha256).hexdigest()
+
+
+def forget_user(warehouse: "Warehouse", user_id: str) -> Removal:
+    """Takes a user out of the warehouse; a call that was cut short is finished by the same call again.
+
+    Raises:
+        LockRequiredError: the run lock is not held by this process.
+        UnknownUserError: no kept version and no request names the user.
+        PinnedError: a reader still has an older version; nothing was changed.
+    """
+    tombstones, current = warehouse.tombstones(), warehouse.current()
+    if user_id not in tombstones and not any(_knows(snapshot, user_id) for snapshot in warehouse.snapshots()):
+        raise UnknownUserError(user_id, str(warehouse.root))
+    warehouse.refuse_readers()
+    tombstones.add(user_id)
+    items = {} if current is None else _quoting(current, user_id)
+    models = _models_of(warehouse.root / "models", user_id)
+    rows: dict[str, int] = {}
+    if current is not None:
+        builder = warehouse.begin(current)
+        rows = _write_without(builder, current, user_id, set(items), [folder.name for folder in models])
+        for stage in current.stages:
+            builder.drop_stage(stage)
+        warehouse.publish(builder.commit(code_version=current.manifest["code_version"]), forgetting=True)
+    replies = 0
+    if (warehouse.root / "ledger.sqlite").exists():
+        with warehouse.ledger() as ledger:
+            replies = ledger.forget("user", user_id, {key for key in items.values() if key})
+    dropped = warehouse.gc(keep=1, min_age_s=0).snapshots
+    for folder in models:
+        shutil.rmtree(folder)
+    for name in ("reports", "matrices", "backups"):
+        shutil.rmtree(warehouse.root / name, ignore_errors=True)
+    names = tuple(folder.name for folder in models)
+    return Removal(rows, tuple(sorted(items)), replies, names, dropped, tuple(warehouse.exports()))
+
+
+def _knows(snapshot: "Snapshot", user_id: str) -> bool:
+    return any(snapshot.read(name, ["user_id"], {"user_id": user_id}).num_rows for name in ("users", "interactions"))
+
+
+def _quoting(snapshot: "Snapshot", user_id: str) -> dict[str, str | None]:
+    """Items whose profile was built from a text of the user, each with the key of the request that made it."""
+    rows = snapshot.read("profiles", ["entity_id", "evidence", "request_key"], {"kind": "item"}).to_pylist()
+    return {row["entity_id"]: row["request_key"] for row in rows if user_id in row["evidence"]}
+
+
+def _write_without(
+    builder: "SnapshotBuilder", snapshot: "Snapshot", user_id: str, items: set[str], models: list[str]
+) -> dict[str, int]:
+    """Every table again without the user, models marked; returns how many rows of each table went."""
+    removed = {}
+    for name in snapshot.tables:
+        rows = snapshot.read(name)
+        if name == "llm_calls":
+            kept = _anonymous(rows, user_id, items)
+        elif name == "model_registry":
+            kept = _marked(rows, models)
+        else:
+            kept = rows.filter(_stays(rows, user_id, items))
+        removed[name] = rows.num_rows - kept.num_rows
+        builder.replace(name, kept)
+    return {name: n for name, n in removed.items() if n}
+
+
+def _models_of(models: Path, user_id: str) -> list[Path]:
+    """Folders of models whose bundle has a row of the user; one that cannot be read counts."""
+    return [folder for folder in sorted(models.glob("*")) if folder.is_dir() and _names(folder, user_id)]
+
+
+def _marked(registry: pa.Table, models: list[str]) -> pa.Table:
+    place = registry.column_names.index("state")
+    hit = pc.is_in(registry["model_id"], pa.array(models, pa.string()))
+    states = pc.if_else(hit, pa.scalar(RETRAIN), registry["state"])
+    return registry.set_column(place, registry.schema.field("state"), states)
+
+
+def _stays(rows: pa.Table, user_id: str, items: set[str]) -> pa.ChunkedArray | pa.Array:
+    mask: pa.ChunkedArray | pa.Array = pa.array([True] * rows.num_rows, pa.bool_())
+    if "user_id" in rows.column_names:
+        mask = pc.and_(mask, pc.not_equal(rows["user_id"], user_id))
+    if {"kind", "entity_id"} <= set(rows.column_names):
+        mask = pc.and_(mask, pc.invert(_named(rows, user_id, items)))
+    return pc.fill_null(mask, True)
+
+
+def _named(rows: pa.Table, user_id: str, items: set[str]) -> pa.ChunkedArray | pa.Array:
+    mine = pc.and_(pc.equal(rows["kind"], "user"), pc.equal(rows["entity_id"], user_id))
+    quoting = pc.and_(pc.equal(rows["kind"], "item"), pc.is_in(rows["entity_id"], pa.array(sorted(items), pa.string())))
+    return pc.fill_null(pc.or_(mine, quoting), False)
+
+
+def _anonymous(rows: pa.Table, user_id: str, items: set[str]) -> pa.Table:
+    """Calls keep their tokens and their price; whom they were about, and what a server said, goes."""
+    named = _named(rows, user_id, items)
+    for column in ("entity_id", "error"):
+        place = rows.column_names.index(column)
+        blank = pa.nulls(rows.num_rows, rows.schema.field(column).type)
+        rows = rows.set_column(place, rows.schema.field(column), pc.if_else(named, blank, rows[column]))
+    return rows
+
+
+def _names(folder: Path, user_id: str) -> bool:
+    try:
+        return user_id in json.loads((folder / "user_ids.json").read_bytes())
+    except (OSError, ValueError):
+        return True

@@ -1,0 +1,89 @@
+"""Sources that cannot be read: each says which, what was expected there, and how to mend it."""
+
+from collections.abc import Sequence
+
+from warehouse.errors import WarehouseError, listed
+
+
+class SourceError(WarehouseError, ValueError):
+    """A source the user named cannot be read as it is."""
+
+    exit_code = 2
+
+
+class MissingFileError(SourceError, FileNotFoundError):
+    """A named file does not exist."""
+
+    def __init__(self, path: str, kind: str) -> None:
+        super().__init__(path, kind)
+        self.path, self.kind = path, kind
+
+    def __str__(self) -> str:
+        return (
+            f"source.{self.kind}: no file at {self.path}; correct the path in [source] "
+            "(relative paths start at the settings file)"
+        )
+
+
+class EmptySourceError(SourceError):
+    """A source holds no row."""
+
+    def __init__(self, source: str, kind: str) -> None:
+        super().__init__(source, kind)
+        self.source, self.kind = source, kind
+
+    def __str__(self) -> str:
+        return f"source.{self.kind}: {self.source} holds no rows; expected at least one"
+
+
+class MissingColumnError(SourceError, LookupError):
+    """A column that is needed is not in the source; `ours` is what we call it, where that differs."""
+
+    def __init__(self, column: str, known: Sequence[str], source: str, kind: str, ours: str | None = None) -> None:
+        super().__init__(column, known, source, kind, ours)
+        self.column, self.known, self.source, self.kind, self.ours = column, known, source, kind, ours or column
+
+    def __str__(self) -> str:
+        return (
+            f"source.{self.kind}: {self.source} has no column `{self.column}`; its columns: {listed(self.known)}; "
+            f'name the right one in [source.columns.{self.kind}], for example {self.ours} = "…"'
+        )
+
+
+class NotUtf8Error(SourceError, UnicodeError):
+    """A text file is not UTF-8."""
+
+    def __init__(self, source: str, kind: str, detail: str) -> None:
+        super().__init__(source, kind, detail)
+        self.source, self.kind, self.detail = source, kind, detail
+
+    def __str__(self) -> str:
+        return (
+            f"source.{self.kind}: {self.source} is not UTF-8 ({self.detail}); "
+            "convert it, for example with `iconv -f latin1 -t utf-8`"
+        )
+
+
+class UnreadableSourceError(SourceError):
+    """A source whose form is not what its name says."""
+
+    def __init__(self, source: str, kind: str, detail: str) -> None:
+        super().__init__(source, kind, detail)
+        self.source, self.kind, self.detail = source, kind, detail
+
+    def __str__(self) -> str:
+        return f"source.{self.kind}: {self.source} cannot be read: {self.detail}"
+
+
+class ColumnMapError(SourceError):
+    """A column map that gives two columns one name."""
+
+    def __init__(self, column: str, kind: str) -> None:
+        super().__init__(column, kind)
+        self.column, self.kind = column, kind
+
+    def __str__(self) -> str:
+        return (
+            f"source.{self.kind}: two columns would be called `{self.column}`; "
+            f"give each its own name in [source.columns.{self.kind}]"
+        )
