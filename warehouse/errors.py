@@ -17,6 +17,7 @@ class WarehouseError(Exception):
 
 
 def listed(names: Sequence[str], limit: int = 20) -> str:
+    """The first names, and how many more there are."""
     shown = ", ".join(str(name) for name in list(names)[:limit])
     more = len(names) - limit
     return (shown or "none") + (f" and {more} more" if more > 0 else "")
