@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from providers.completion import Completion, Request
+
 BAD_ENVELOPE = "bad_envelope"
 TRUNCATED = "truncated"
 REFUSED = "refused"
@@ -36,6 +38,19 @@ class Envelope:
     @property
     def is_reply(self) -> bool:
         return self.error_code != BAD_ENVELOPE
+
+
+def completion_of(request: Request, envelope: Envelope) -> Completion:
+    """What a reply out of the journal says to a request: no call was made for it."""
+    return Completion(
+        request,
+        envelope.text,
+        error_code=envelope.error_code,
+        cached=True,
+        detail=envelope.detail,
+        answered_by=envelope.model,
+        calls=0,
+    )
 
 
 def read_envelope(body: bytes) -> Envelope:
