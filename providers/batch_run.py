@@ -14,7 +14,7 @@ from providers.batch_book import BatchJournal, BatchRow, Intent
 from providers.batch_server import BatchAtServer, BatchServer, MissingAtServerError, UncertainError
 from providers.chat_body import request_line
 from providers.completion import Completion, OnProgress, Outcome, Progress, Request, standing_of
-from providers.envelope import read_envelope
+from providers.envelope import completion_of, read_envelope
 from providers.errors import (
     BatchCancelledError,
     BatchRefusedError,
@@ -182,13 +182,12 @@ class BatchRun:
         return None
 
     def _known(self, request: Request, body: bytes) -> Completion:
-        envelope = read_envelope(body)
         fresh = self._fresh.pop(request.key, None)
-        told = {"error_code": envelope.error_code, "detail": envelope.detail, "answered_by": envelope.model}
-        completion = Completion(request, envelope.text, cached=fresh is None, **told)
+        completion = completion_of(request, read_envelope(body))
         if fresh is None:
             return completion
-        return replace(completion, tokens_in=fresh.tokens_in, tokens_out=fresh.tokens_out, usd=fresh.usd)
+        cost = {"tokens_in": fresh.tokens_in, "tokens_out": fresh.tokens_out, "usd": fresh.usd}
+        return replace(completion, cached=False, calls=1, **cost)
 
     def _pack(self, request: Request) -> None:
         booking = worst_case(request, self._config.max_tokens, self._price)

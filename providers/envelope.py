@@ -40,6 +40,19 @@ class Envelope:
         return self.error_code != BAD_ENVELOPE
 
 
+def completion_of(request: Request, envelope: Envelope) -> Completion:
+    """What a reply out of the journal says to a request: no call was made for it."""
+    return Completion(
+        request,
+        envelope.text,
+        error_code=envelope.error_code,
+        cached=True,
+        detail=envelope.detail,
+        answered_by=envelope.model,
+        calls=0,
+    )
+
+
 def read_envelope(body: bytes) -> Envelope:
     """The first choice of a chat reply; never raises, whatever the bytes are."""
     try:

@@ -19,7 +19,7 @@ import httpx2
 
 from providers.classify import Verdict, classify
 from providers.completion import Completion, Journal, Outcome, Request
-from providers.envelope import Envelope, read_envelope
+from providers.envelope import Envelope, completion_of, read_envelope
 from providers.errors import (
     BudgetReachedError,
     CircuitOpenError,
@@ -193,7 +193,7 @@ class Executor:
     async def _look_up_or_ask(self, request: Request) -> Completion | None:
         standing = await self._desk.look_up(request.key)
         if standing.answer is not None:
-            return _completion(request, read_envelope(standing.answer.body), usd=None, calls=0).unpaid()
+            return completion_of(request, read_envelope(standing.answer.body))
         if standing.held_by is not None:
             self._held[request.key] = standing.held_by
             return None
@@ -356,14 +356,5 @@ def _worn_out(attempts: int, last: str) -> str:
 
 
 def _completion(request: Request, envelope: Envelope, usd: float | None, calls: int) -> Completion:
-    return Completion(
-        request,
-        envelope.text,
-        error_code=envelope.error_code,
-        tokens_in=envelope.tokens_in,
-        tokens_out=envelope.tokens_out,
-        usd=usd,
-        detail=envelope.detail,
-        answered_by=envelope.model,
-        calls=calls,
-    )
+    counted = {"tokens_in": envelope.tokens_in, "tokens_out": envelope.tokens_out}
+    return replace(completion_of(request, envelope), cached=False, usd=usd, calls=calls, **counted)

@@ -14,7 +14,7 @@ from pydantic import field_validator
 from providers.chat_body import request_line, request_of_line
 from providers.chat_model import ChatModel, TokenLimitField
 from providers.completion import Completion, Journal, OnProgress, Outcome, Progress, Request
-from providers.envelope import read_envelope
+from providers.envelope import completion_of, read_envelope
 from providers.errors import UnansweredRequestsError
 from providers.openai_chat import counted
 from providers.prices import Price, PriceOverride, price_of
@@ -268,14 +268,12 @@ def _or_raise(number: int | Exception) -> int:
 
 
 def _completion(request: Request, body: bytes) -> Completion:
-    envelope = read_envelope(body)
-    told = {"error_code": envelope.error_code, "detail": envelope.detail, "answered_by": envelope.model}
-    return Completion(request, envelope.text, cached=True, **told)
+    return completion_of(request, read_envelope(body))
 
 
 def _outcome_completion(request: Request, outcome: Outcome) -> Completion:
     if outcome.body is not None:
-        answered = replace(_completion(request, outcome.body), cached=False)
+        answered = replace(_completion(request, outcome.body), cached=False, calls=1)
         return replace(answered, tokens_in=outcome.tokens_in, tokens_out=outcome.tokens_out, usd=outcome.usd)
     code, _, detail = (outcome.error or "unknown").partition(": ")
     return Completion(request, None, error_code=code, detail=detail or None)
