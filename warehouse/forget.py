@@ -141,35 +141,34 @@ def _models_of(models: Path, user_id: str) -> list[Path]:
 
 
 def _marked(registry: pa.Table, models: list[str]) -> pa.Table:
-    place = registry.column_names.index("state")
-    hit = pc.is_in(registry["model_id"], pa.array(models, pa.string()))
-    states = pc.if_else(hit, pa.scalar(RETRAIN), registry["state"])
-    return registry.set_column(place, registry.schema.field("state"), states)
+    rows = zip(registry["model_id"].to_pylist(), registry["state"].to_pylist(), strict=True)
+    return _with(registry, "state", [RETRAIN if model_id in models else state for model_id, state in rows])
 
 
-def _stays(rows: pa.Table, user_id: str, items: set[str]) -> pa.ChunkedArray | pa.Array:
-    mask: pa.ChunkedArray | pa.Array = pa.array([True] * rows.num_rows, pa.bool_())
+def _stays(rows: pa.Table, user_id: str, items: set[str]) -> pc.Expression:
+    stays = pc.scalar(True)
     if "user_id" in rows.column_names:
-        mask = pc.and_(mask, pc.not_equal(rows["user_id"], user_id))
+        stays &= pc.field("user_id") != user_id
     if {"kind", "entity_id"} <= set(rows.column_names):
-        mask = pc.and_(mask, pc.invert(_named(rows, user_id, items)))
-    return pc.fill_null(mask, True)
+        mine = (pc.field("kind") == "user") & (pc.field("entity_id") == user_id)
+        quoting = (pc.field("kind") == "item") & pc.field("entity_id").isin(pa.array(sorted(items), pa.string()))
+        stays &= ~(mine | quoting)
+    return stays
 
 
-def _named(rows: pa.Table, user_id: str, items: set[str]) -> pa.ChunkedArray | pa.Array:
-    mine = pc.and_(pc.equal(rows["kind"], "user"), pc.equal(rows["entity_id"], user_id))
-    quoting = pc.and_(pc.equal(rows["kind"], "item"), pc.is_in(rows["entity_id"], pa.array(sorted(items), pa.string())))
-    return pc.fill_null(pc.or_(mine, quoting), False)
-
-
-def _anonymous(rows: pa.Table, user_id: str, items: set[str]) -> pa.Table:
+def _anonymous(calls: pa.Table, user_id: str, items: set[str]) -> pa.Table:
     """Calls keep their tokens and their price; whom they were about, and what a server said, goes."""
-    named = _named(rows, user_id, items)
+    about = zip(calls["kind"].to_pylist(), calls["entity_id"].to_pylist(), strict=True)
+    named = [(kind == "user" and entity == user_id) or (kind == "item" and entity in items) for kind, entity in about]
     for column in ("entity_id", "error"):
-        place = rows.column_names.index(column)
-        blank = pa.nulls(rows.num_rows, rows.schema.field(column).type)
-        rows = rows.set_column(place, rows.schema.field(column), pc.if_else(named, blank, rows[column]))
-    return rows
+        values = zip(calls[column].to_pylist(), named, strict=True)
+        calls = _with(calls, column, [None if hit else value for value, hit in values])
+    return calls
+
+
+def _with(rows: pa.Table, column: str, values: list[str | None]) -> pa.Table:
+    field = rows.schema.field(column)
+    return rows.set_column(rows.column_names.index(column), field, pa.array(values, field.type))
 
 
 def _names(folder: Path, user_id: str) -> bool:

@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,6 +44,14 @@ def unpinned(root: Path, snapshot_id: str) -> Iterator[bool]:
         _path(root, snapshot_id).unlink(missing_ok=True)
     finally:
         os.close(descriptor)
+
+
+def sweep(root: Path, kept: Collection[str]) -> None:
+    """Removes the pins of versions that are gone: a reader may ask for one while it goes."""
+    for path in (root / "pins").glob("*"):
+        if path.name not in kept:
+            with unpinned(root, path.name):
+                pass
 
 
 def _opened(root: Path, snapshot_id: str) -> int | None:

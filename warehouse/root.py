@@ -23,7 +23,7 @@ from warehouse.errors import (
 from warehouse.fragments import VerifiedFiles
 from warehouse.locking import RunLock
 from warehouse.matrices import MatrixPaths, MatrixStore
-from warehouse.pins import unpinned
+from warehouse.pins import sweep, unpinned
 from warehouse.snapshot import Snapshot, load_manifest
 from warehouse.storage import atomic_write, file_name, fsync_directory, install_tree, make_directory
 
@@ -216,6 +216,7 @@ class Warehouse:
                 shutil.rmtree(trash)
                 self._loaded.pop(snapshot.id, None)
                 gone += 1
+        sweep(self.root, {snapshot.id for snapshot in kept})
         fragments, freed = self._remove_unnamed({f.path for s in kept for table in s.tables.values() for f in table})
         return GcSummary(gone, fragments, freed)
 
