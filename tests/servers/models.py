@@ -29,6 +29,9 @@ class ScriptedModel:
     def identity(self) -> dict[str, Any]:
         return {"name": self.name}
 
+    def known_price(self) -> None:
+        return None
+
     def request(self, *, messages: Any, schema: Any, kind: str, entity_id: str, fields: Any = ()) -> Request:
         return Request("scripted", messages, schema, {"max_tokens": self.max_tokens}, kind, entity_id, fields)
 
