@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from providers.completion import Completion, Request
@@ -73,16 +73,8 @@ def read_envelope(body: bytes) -> Envelope:
 def stored_completion(request: Request, body: bytes) -> Completion:
     """The completion that a kept body gives, with the server's count of its tokens; no call was made for it."""
     envelope = read_envelope(body)
-    return Completion(
-        request,
-        envelope.text,
-        error_code=envelope.error_code,
-        cached=True,
-        tokens_in=envelope.tokens_in,
-        tokens_out=envelope.tokens_out,
-        detail=envelope.detail,
-        calls=0,
-    )
+    completion = completion_of(request, envelope)
+    return replace(completion, tokens_in=envelope.tokens_in, tokens_out=envelope.tokens_out)
 
 
 def _read_choice(document: dict[str, Any], choice: dict[str, Any], message: dict[str, Any]) -> Envelope:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from servers.choices import CHOICES, DOMAIN, RANDOM_MODEL, write_choices_catalogue, write_choices_settings
+from servers.encoders import StandInEncoder
 from servers.llama import llama_server
 
 import flows.steps.recommend
@@ -44,19 +45,10 @@ ROWS = {"items": 10, "users": 8}
 N = sum(ROWS.values())
 
 
-class ChoiceEncoder:
+class ChoiceEncoder(StandInEncoder):
     """A unit vector a choice; stands in for a sentence encoder where the run itself is what is looked at."""
 
     key, short_name, dim, model, dtype = "c" * 64, "choices", len(CHOICES), "choices", "float32"
-
-    def describe(self):
-        return self
-
-    def identity(self):
-        return self.key
-
-    def open(self):
-        return self
 
     def encode(self, texts, on_progress=None):
         return np.eye(len(CHOICES), dtype=np.float32)[[CHOICES.index(text) for text in texts]]
