@@ -118,7 +118,8 @@ def test_T_K5_a_run_on_a_disk_that_fails_stops_and_says_so_and_a_later_one_repea
         sick = environment(failing_disk(tmp_path), tmp_path / "log", fails_at=80, errno=errno.EIO)
         code, last, before = profiled(tmp_path, sick)
         assert code == 4 and "ledger.sqlite could not be written" in last and "resumable: semalign" in last, last
-        assert 0 < before["ok"] < 42 and not (tmp_path / "w" / "backups").exists()
+        # how many replies were kept by then depends on how many shared a commit
+        assert before["ok"] < 42 and not (tmp_path / "w" / "backups").exists()
         code, last, after = profiled(tmp_path, {})
     assert code == 0 and after["ok"] == 42, last
     assert after["sent"] == before["sent"] <= IN_FLIGHT and len(server.requests) <= 42 + IN_FLIGHT
