@@ -115,11 +115,10 @@ def profiled(folder: Path, disk: dict[str, str]) -> tuple[int, str, Counter[str]
 def test_T_K5_a_run_on_a_disk_that_fails_stops_and_says_so_and_a_later_one_repeats_nothing(tmp_path):
     with counting_server(lambda number, asked: chat(delay_s=0.02)) as (url, server):
         write_catalogue(tmp_path, url, items=40, users=2, concurrency=IN_FLIGHT)
-        sick = environment(failing_disk(tmp_path), tmp_path / "log", fails_at=80, errno=errno.EIO)
+        sick = environment(failing_disk(tmp_path), tmp_path / "log", fails_at=130, errno=errno.EIO)
         code, last, before = profiled(tmp_path, sick)
         assert code == 4 and "ledger.sqlite could not be written" in last and "resumable: semalign" in last, last
-        # how many replies were kept by then depends on how many shared a commit
-        assert before["ok"] < 42 and not (tmp_path / "w" / "backups").exists()
+        assert 0 < before["ok"] < 42 and not (tmp_path / "w" / "backups").exists()
         code, last, after = profiled(tmp_path, {})
     assert code == 0 and after["ok"] == 42, last
     assert after["sent"] == before["sent"] <= IN_FLIGHT and len(server.requests) <= 42 + IN_FLIGHT

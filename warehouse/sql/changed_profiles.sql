@@ -30,27 +30,28 @@ changed AS (
   JOIN old_profiles ON old_profiles.entity_id = told.entity_id
   WHERE told.kind = 'item' AND told.profile IS DISTINCT FROM old_profiles.profile
 ),
-near_before AS (
+spaces AS (
+  SELECT 'before' AS age, old_vectors.* FROM old_vectors
+  UNION ALL
+  SELECT 'now', new_vectors.* FROM new_vectors
+),
+near AS (
   SELECT
-    changed.entity_id,
+    anchor.age,
+    anchor.entity_id,
     unnest(
       max_by(other.entity_id, (array_cosine_similarity(anchor.embedding, other.embedding), other.entity_id), k)
     ) AS neighbour
-  FROM changed
-  JOIN old_vectors AS anchor ON anchor.entity_id = changed.entity_id
-  JOIN old_vectors AS other ON other.entity_id <> changed.entity_id
-  GROUP BY changed.entity_id
+  FROM spaces AS anchor
+  SEMI JOIN changed ON changed.entity_id = anchor.entity_id
+  JOIN spaces AS other ON other.age = anchor.age AND other.entity_id <> anchor.entity_id
+  GROUP BY anchor.age, anchor.entity_id
+),
+near_before AS (
+  SELECT near.entity_id, near.neighbour FROM near WHERE near.age = 'before'
 ),
 near_now AS (
-  SELECT
-    changed.entity_id,
-    unnest(
-      max_by(other.entity_id, (array_cosine_similarity(anchor.embedding, other.embedding), other.entity_id), k)
-    ) AS neighbour
-  FROM changed
-  JOIN new_vectors AS anchor ON anchor.entity_id = changed.entity_id
-  JOIN new_vectors AS other ON other.entity_id <> changed.entity_id
-  GROUP BY changed.entity_id
+  SELECT near.entity_id, near.neighbour FROM near WHERE near.age = 'now'
 ),
 neighbours AS (
   SELECT
