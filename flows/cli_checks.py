@@ -110,8 +110,7 @@ def _everything(warehouse: Warehouse, current: str) -> Iterator[Check]:
     for folder in sorted((warehouse.root / "models").glob("*")):
         if folder.suffix != ".partial" and folder.is_dir():
             yield _tried(f"model {folder.name}", lambda folder=folder: _model(folder))
-    for sidecar in sorted((warehouse.root / "matrices").glob("*.json")):
-        yield _tried(f"matrix {sidecar.stem}", lambda sidecar=sidecar: _matrix(sidecar))
+    yield _tried("matrices", lambda: _matrices(warehouse))
     if (warehouse.root / "ledger.sqlite").exists():
         yield _tried("ledger", lambda: _ledger(warehouse))
 
@@ -124,19 +123,9 @@ def _model(folder: Path) -> str:
     return f"{n_files} files of its bundle, and its own checkpoint"
 
 
-def _matrix(sidecar: Path) -> str:
-    import json
-
-    from flows.errors import CheckpointError
-    from warehouse import file_sha256
-
-    recorded = json.loads(sidecar.read_text(encoding="utf-8"))
-    for part, ending in (("values", ".npy"), ("mask", ".mask.npy")):
-        path = sidecar.with_suffix(ending)
-        got = file_sha256(path)
-        if got != recorded[part]["sha256"]:
-            raise CheckpointError(sidecar.stem, str(path), f"its sha256 is {got[:12]}…, not the recorded one")
-    return f"{recorded['values']['bytes']:,} bytes"
+def _matrices(warehouse: Warehouse) -> str:
+    sizes = [n_bytes for _, n_bytes in warehouse.verify_matrices()]
+    return f"{len(sizes)} semantic matrices, {sum(sizes):,} bytes"
 
 
 def _quality(warehouse: Warehouse) -> Iterator[Check]:

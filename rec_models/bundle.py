@@ -21,20 +21,25 @@ if TYPE_CHECKING:
 
 PARTS = ("train", "valid", "test")
 
+# how each type of number lies in a .npy; NumPy has no bfloat16
+_STORED = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+
 
 @dataclass(frozen=True)
 class SemanticSource:
     """Where one semantic matrix lies on disk.
 
     Attributes:
-        values: .npy of (n, dim) float32.
+        values: .npy of (n, dim) float32 or float16, or bfloat16 as its 16 bits.
         mask: .npy of (n,) bool, true where the entity has text.
-        about: source of the profiles, encoder and whatever else a table must be able to name.
+        about: source of the profiles, encoder and whatever else a table must be able to name; `dtype` of the values.
+        patch: .npz of `rows` and the `values` that replace those rows, or None.
     """
 
     values: Path
     mask: Path
     about: Mapping[str, Any]
+    patch: Path | None = None
 
 
 def write_bundle(
@@ -55,7 +60,9 @@ def write_bundle(
     written = [path for part in PARTS for path in parts[part].save(directory, part)]
     (directory / "semantic").mkdir()
     for name, source in semantic.items():
-        for origin, ending in ((source.values, "npy"), (source.mask, "mask.npy")):
+        for origin, ending in ((source.values, "npy"), (source.mask, "mask.npy"), (source.patch, "patch.npz")):
+            if origin is None:
+                continue
             written.append(directory / "semantic" / f"{name}.{ending}")
             _link_or_copy(origin, written[-1])
     settings = {
@@ -125,17 +132,22 @@ class Bundle:
 
         from rec_models.semantic import SemanticMatrix
 
-        # Copy-on-write pages: torch wants a writable array, and nothing ever writes to it.
-        vectors = np.load(self.directory / "semantic" / f"{name}.npy", mmap_mode="c")
-        present = np.load(self.directory / "semantic" / f"{name}.mask.npy")
+        folder, dtype = self.directory / "semantic", about.get("dtype", "float32")
+        # Copy-on-write pages: changed rows replace the file's in this process alone, the others stay shared.
+        vectors = np.load(folder / f"{name}.npy", mmap_mode="c")
+        present = np.load(folder / f"{name}.mask.npy")
         rows = expected.get(name.partition("_")[0], len(vectors))
-        if vectors.dtype != np.float32 or vectors.ndim != 2 or not len(vectors) == len(present) == rows:
+        if vectors.dtype != _STORED.get(dtype) or vectors.ndim != 2 or not len(vectors) == len(present) == rows:
             got = f"{vectors.dtype}{vectors.shape} with a mask of {len(present)}"
-            problem = f"semantic/{name}.npy is {got}, expected float32 ({rows}, dim)"
+            problem = f"semantic/{name}.npy is {got}, expected {dtype} ({rows}, dim)"
             raise BundleError(str(self.directory), problem)
-        return SemanticMatrix(
-            torch.from_numpy(vectors), torch.from_numpy(present), pooled=about.get("source") == "pooled"
-        )
+        if (patch := folder / f"{name}.patch.npz").exists():
+            with np.load(patch, allow_pickle=False) as changed:
+                vectors[changed["rows"]] = changed["values"]
+        tensor = torch.from_numpy(vectors)
+        if dtype == "bfloat16":
+            tensor = tensor.view(torch.bfloat16)
+        return SemanticMatrix(tensor, torch.from_numpy(present), pooled=about.get("source") == "pooled")
 
 
 def sha256_of(path: Path) -> str:

@@ -20,7 +20,7 @@ class SemanticMatrix:
     """Frozen vectors of all users or all items.
 
     Attributes:
-        vectors: (n, dim) float32, zero where there is no text.
+        vectors: (n, dim) float32, float16 or bfloat16; zero where there is no text.
         present: (n,) bool, whether the entity has text.
         pooled: users only: the vectors are means over the users' training items rather than texts of their own.
     """
@@ -77,18 +77,19 @@ def under_control(
 
 def pooled_users(items: SemanticMatrix, train: InteractionMatrix) -> SemanticMatrix:
     """(n_users, dim) the unit-length mean of the vectors of each user's training items that have text."""
-    weights = items.present[torch.from_numpy(np.array(train.indices, np.int64))].float()
+    weights = items.present[torch.from_numpy(np.array(train.indices, np.int64))].to(items.vectors.dtype)
     summed = torch.nn.functional.embedding_bag(
         torch.from_numpy(np.array(train.indices, np.int64)),
         items.vectors,
         torch.from_numpy(np.array(train.indptr[:-1], np.int64)),
         mode="sum",
         per_sample_weights=weights,
-    )
+    ).float()
     norms = summed.norm(dim=1, keepdim=True)
-    return SemanticMatrix(summed / norms.clamp_min(1e-12), norms.squeeze(1) > 0, pooled=True)
+    unit = (summed / norms.clamp_min(1e-12)).to(items.vectors.dtype)
+    return SemanticMatrix(unit, norms.squeeze(1) > 0, pooled=True)
 
 
 def _unit_rows(rng: np.random.Generator, like: SemanticMatrix) -> Tensor:
     drawn = torch.from_numpy(rng.standard_normal(tuple(like.vectors.shape), dtype=np.float32))
-    return drawn / drawn.norm(dim=1, keepdim=True) * like.present[:, None]
+    return (drawn / drawn.norm(dim=1, keepdim=True) * like.present[:, None]).to(like.vectors.dtype)

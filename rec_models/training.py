@@ -132,6 +132,8 @@ class TrainingConfig(BaseModel):
         precision: of matrix products in training and in the validation passes between epochs; losses, divergences and
             the final metrics are float32 always. `auto` is bfloat16 on a GPU or a CPU that multiplies it natively, else
             float32, so it can give other numbers on another machine.
+        semantic_dtype: of the semantic matrices as they lie in memory; half the bytes at 16 bits. Sums over them are
+            float32.
         device: `auto` takes a GPU when there is one.
     """
 
@@ -146,6 +148,7 @@ class TrainingConfig(BaseModel):
     evaluate_every: int = Field(default=3, ge=1)
     patience: int = Field(default=20, ge=1)
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    semantic_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     device: str = "auto"
 
     def resolved_precision(self, device: torch.device) -> str:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from warehouse.ledger import Committed, Ledger, Spent, UncertainCost
     from warehouse.ledger_entries import Answer, Receipt, Standing
     from warehouse.matrices import MatrixPaths
+    from warehouse.matrix_rows import MatrixDtype, MatrixSpec
     from warehouse.quality import Drift, Finding, RowCheck, drift, findings, quality_checks
     from warehouse.root import GcSummary, VerifySummary, Warehouse
     from warehouse.snapshot import Snapshot
@@ -126,8 +127,10 @@ __all__ = [
     "LockHeldError",
     "LockRequiredError",
     "LockUnsupportedError",
+    "MatrixDtype",
     "MatrixError",
     "MatrixPaths",
+    "MatrixSpec",
     "MissingColumnError",
     "MissingFileError",
     "NotUtf8Error",
@@ -190,6 +193,7 @@ _HOMES = {
     "ledger": ("Committed", "Ledger", "Spent", "UncertainCost"),
     "ledger_entries": ("Answer", "Receipt", "Standing"),
     "matrices": ("MatrixPaths",),
+    "matrix_rows": ("MatrixDtype", "MatrixSpec"),
     "quality": ("RowCheck", "Drift", "Finding", "drift", "findings", "quality_checks"),
     "root": ("GcSummary", "VerifySummary", "Warehouse"),
     "snapshot": ("Snapshot",),

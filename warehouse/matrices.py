@@ -1,104 +1,255 @@
 """Semantic matrices: built once, checked, then mapped into every process that trains."""
 
 import json
-from collections.abc import Callable
+import os
+import zlib
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from warehouse.errors import CorruptFileError, MatrixError
+from warehouse.errors import CorruptFileError
 from warehouse.fragments import VerifiedFiles
 from warehouse.locking import waited_lock
-from warehouse.storage import (
-    atomic_write,
-    canonical_json,
-    created,
-    file_name,
-    file_sha256,
-    fsync_directory,
-    make_directory,
+from warehouse.matrix_rows import (
+    STAMP,
+    MatrixDtype,
+    MatrixSpec,
+    TableRows,
+    load_patch,
+    read_places,
+    read_stamps,
+    save_patch,
+    write_rows,
 )
+from warehouse.snapshot import Snapshot
+from warehouse.storage import atomic_write, canonical_json, created, file_name, fsync_directory, make_directory
+
+# above this share of changed rows the matrix is written whole again
+_MOST_PATCHED = 0.1
+_BLOCK_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
 class MatrixPaths:
-    """Where a semantic matrix lies: `values` float [n, d] in C order, `mask` bool [n], True = has text."""
+    """Where a semantic matrix lies.
+
+    Attributes:
+        values: .npy [n, d] in C order; bfloat16 as its 16 bits, uint16.
+        mask: .npy bool [n], True = has a vector; rows without one are zero.
+        patch: rows that replace those of `values`, or None.
+        dtype: of the numbers.
+        missing: how many rows have no vector.
+    """
 
     values: Path
     mask: Path
+    patch: Path | None
+    dtype: MatrixDtype
+    missing: int
 
     def open(self) -> tuple[np.ndarray, np.ndarray]:
-        """Both arrays mapped read-only: nothing is copied, pages are shared between processes."""
-        return np.load(self.values, mmap_mode="r"), np.load(self.mask, mmap_mode="r")
+        """Both arrays mapped: nothing is copied but patched rows, pages are shared between processes."""
+        mask = np.load(self.mask, mmap_mode="r")
+        # patched rows are private copies of their pages; the file is never written
+        values = np.load(self.values, mmap_mode="r" if self.patch is None else "c")
+        if self.patch is not None:
+            rows, changed = load_patch(self.patch)
+            values[rows] = changed
+            values.flags.writeable = False
+        return values, mask
 
 
 class MatrixStore:
-    """Matrices by key in one folder; a sidecar with both hashes is written last and says that all is there."""
+    """Matrices by key in one folder; a sidecar is written last and says that all is there.
+
+    The sums in it tell rot from content. They are CRCs and no hashes: what is here is derived from tables that are
+    hashed, and whoever may write here may write the sidecar too.
+    """
 
     def __init__(self, folder: Path, verified: VerifiedFiles) -> None:
         self._folder = folder
         self._verified = verified
 
-    def get(self, key: str, build: Callable[[], tuple[np.ndarray, np.ndarray]]) -> MatrixPaths:
-        """The matrix of that key; `build` is called only where no whole, unchanged one is found.
+    def get(self, snapshot: Snapshot, spec: MatrixSpec) -> MatrixPaths:
+        """The matrix of that key, built from the snapshot where no whole, unchanged one is found.
+
+        Where only some rows changed since the last one of its family, only those are read and written.
 
         Raises:
-            MatrixError: what `build` gave is no matrix of finite numbers with a mask of its length.
+            MatrixError: vectors that are not finite, or belong to nobody.
+            CorruptFileError: a fragment that was read is not what was committed.
             DiskFullError: no room; what was there before is untouched.
         """
-        stem = file_name(key)
-        paths = MatrixPaths(self._folder / f"{stem}.npy", self._folder / f"{stem}.mask.npy")
-        sidecar = self._folder / f"{stem}.json"
-        if self._whole(paths, sidecar):
-            return paths
-        make_directory(self._folder)
-        with waited_lock(self._folder / f"{stem}.lock"):
-            if not self._whole(paths, sidecar):
-                self._build(key, paths, sidecar, build)
-        return paths
+        stem = file_name(spec.key)
+        entry = self._whole(stem)
+        if entry is None:
+            make_directory(self._folder)
+            with waited_lock(self._folder / f"{stem}.lock"):
+                entry = self._whole(stem) or self._build(stem, snapshot, spec)
+        if entry["snapshot"] != snapshot.id and os.access(self._folder, os.W_OK):
+            entry["snapshot"] = snapshot.id  # who asked last: what `collect` goes by
+            self._write_entry(stem, entry)
+        return self._paths(stem, entry)
 
-    def _whole(self, paths: MatrixPaths, sidecar: Path) -> bool:
+    def verify(self) -> Iterator[tuple[str, int]]:
+        """(name, bytes) of every matrix, each read in full.
+
+        Raises:
+            CorruptFileError: names the first file that is not what was written.
+        """
+        for stem in self._stems():
+            entry = self._read_entry(stem)
+            for name, seen in entry["files"].items():
+                self._check_file(self._folder / name, seen, trust_notes=False)
+            yield stem, sum(seen["bytes"] for seen in entry["files"].values())
+
+    def collect(self, kept: Collection[str]) -> int:
+        """Bytes freed: matrices no kept snapshot asked for last, unless another is a patch of them."""
+        entries = {stem: self._read_entry(stem) for stem in self._stems()}
+        needed = {base for entry in entries.values() if entry["snapshot"] in kept for base in [entry["base"]]}
+        freed = 0
+        for stem, entry in entries.items():
+            if entry["snapshot"] in kept or stem in needed:
+                continue
+            freed += sum(seen["bytes"] for seen in entry["files"].values())
+            self._remove(stem)
+        return freed
+
+    def _remove(self, stem: str) -> None:
+        for ending in ("json", "npy", "mask.npy", "rows.npy", "patch.npz"):
+            (self._folder / f"{stem}.{ending}").unlink(missing_ok=True)
+
+    def _build(self, stem: str, snapshot: Snapshot, spec: MatrixSpec) -> dict[str, Any]:
+        table = TableRows(snapshot, spec)
+        self._remove(stem)
         try:
-            entry = json.loads(sidecar.read_bytes())
-            self._verified.check(paths.values, entry["values"]["sha256"], entry["values"]["bytes"])
-            self._verified.check(paths.mask, entry["mask"]["sha256"], entry["mask"]["bytes"])
-        except (FileNotFoundError, CorruptFileError, ValueError, KeyError, TypeError):
-            # derived from the tables: a missing or rotten one is built again, never believed
-            return False
-        self._verified.save()
-        return True
-
-    def _build(
-        self, key: str, paths: MatrixPaths, sidecar: Path, build: Callable[[], tuple[np.ndarray, np.ndarray]]
-    ) -> None:
-        values, mask = build()
-        _check(key, values, mask)
-        sidecar.unlink(missing_ok=True)
-        entry = {"values": _write(paths.values, values), "mask": _write(paths.mask, mask)}
+            entry = self._patched(stem, spec, table) or self._full(stem, spec, table)
+        except BaseException:
+            self._remove(stem)
+            raise
+        entry |= {"snapshot": snapshot.id, "family": spec.family, "dtype": spec.dtype}
         fsync_directory(self._folder)
-        atomic_write(sidecar, canonical_json(entry).encode())
-        if not self._whole(paths, sidecar):
-            raise CorruptFileError(
-                str(paths.values), "it reads back differently from what was written", "check the disk"
+        self._write_entry(stem, entry)
+        return entry
+
+    def _full(self, stem: str, spec: MatrixSpec, table: TableRows) -> dict[str, Any]:
+        values = self._folder / f"{stem}.npy"
+        stamps = write_rows(values, spec, table, self._check_fragment)
+        return {"base": stem} | self._described(stem, stamps, [values])
+
+    def _patched(self, stem: str, spec: MatrixSpec, table: TableRows) -> dict[str, Any] | None:
+        """The matrix as changed rows of an earlier one; None where there is none, or too much changed."""
+        last = self._last_of(spec.family)
+        base = self._whole(last["base"]) if last else None
+        if last is None or base is None:
+            return None
+        before = self._stamps(last["base"])
+        stamps, where = read_stamps(spec, table)
+        changed = stamps != before
+        if changed.sum() > _MOST_PATCHED * len(stamps):
+            return None
+        values = np.load(self._folder / f"{last['base']}.npy", mmap_mode="r")
+        rows = np.flatnonzero(changed)
+        patch = np.zeros((len(rows), values.shape[1]), values.dtype)
+        known = changed & (stamps == self._stamps(last["stem"]))
+        if last["stem"] != last["base"]:
+            old_rows, old_values = load_patch(self._folder / f"{last['stem']}.patch.npz")
+            taken = known[old_rows]
+            patch[np.searchsorted(rows, old_rows[taken])] = old_values[taken]
+        wanted = changed & ~known & (stamps != b"")
+        for places, found in read_places(spec, table, wanted, where, self._check_fragment):
+            patch[np.searchsorted(rows, places)] = found
+        path = self._folder / f"{stem}.patch.npz"
+        save_patch(path, rows, patch)
+        return {"base": last["base"]} | self._described(stem, stamps, [path])
+
+    def _described(self, stem: str, stamps: np.ndarray, written: list[Path]) -> dict[str, Any]:
+        mask = stamps != b""
+        for name, array in ((f"{stem}.mask.npy", mask), (f"{stem}.rows.npy", stamps)):
+            with created(self._folder / name) as stream:
+                np.save(stream, array, allow_pickle=False)
+            written.append(self._folder / name)
+        return {"missing": int(len(mask) - mask.sum()), "files": {path.name: _seen(path) for path in written}}
+
+    def _last_of(self, family: str) -> dict[str, Any] | None:
+        sidecars = sorted(self._stems(), key=lambda stem: (self._folder / f"{stem}.json").stat().st_mtime_ns)
+        for stem in reversed(sidecars):
+            entry = self._whole(stem)
+            if entry is not None and entry["family"] == family:
+                return entry | {"stem": stem}
+        return None
+
+    def _stamps(self, stem: str) -> np.ndarray:
+        return np.load(self._folder / f"{stem}.rows.npy").astype(STAMP, copy=False)
+
+    def _whole(self, stem: str) -> dict[str, Any] | None:
+        """The sidecar of a matrix whose every file is what was written, else None."""
+        try:
+            entry = self._read_entry(stem)
+            noted = sum(
+                self._check_file(self._folder / name, seen, trust_notes=True) for name, seen in entry["files"].items()
             )
+            if entry["base"] != stem and self._whole(entry["base"]) is None:
+                return None
+        except (OSError, CorruptFileError):
+            # derived from the tables: a missing or rotten one is built again, never believed
+            return None
+        if noted and os.access(self._folder, os.W_OK):
+            self._write_entry(stem, entry)
+        return entry
+
+    def _check_file(self, path: Path, seen: dict[str, Any], *, trust_notes: bool) -> bool:
+        """Whether the note was renewed, for a file that is what was written; read in full when it was touched since."""
+        status = path.stat()
+        note = [status.st_ino, status.st_size, status.st_mtime_ns]
+        if trust_notes and seen["note"] == note:
+            return False
+        if status.st_size != seen["bytes"] or _sums(path) != seen["sums"]:
+            raise CorruptFileError(str(path), "its sums are not those of what was written", "remove it: it is rebuilt")
+        renewed, seen["note"] = seen["note"] != note, note
+        return renewed
+
+    def _check_fragment(self, fragment: Any) -> None:
+        self._verified.check(fragment.path, fragment.sha256, fragment.bytes, trust_notes=False)
+
+    def _paths(self, stem: str, entry: dict[str, Any]) -> MatrixPaths:
+        patch = None if entry["base"] == stem else self._folder / f"{stem}.patch.npz"
+        values, mask = self._folder / f"{entry['base']}.npy", self._folder / f"{stem}.mask.npy"
+        return MatrixPaths(values, mask, patch, entry["dtype"], entry["missing"])
+
+    def _stems(self) -> list[str]:
+        return sorted(path.stem for path in self._folder.glob("*.json"))
+
+    def _read_entry(self, stem: str) -> dict[str, Any]:
+        path = self._folder / f"{stem}.json"
+        try:
+            entry = json.loads(path.read_bytes())
+            if not {"base", "files", "family", "dtype", "missing", "snapshot"} <= entry.keys():
+                raise KeyError("a field is missing")
+        except (ValueError, KeyError, AttributeError) as error:
+            raise CorruptFileError(str(path), f"it describes no matrix ({error})") from error
+        return entry
+
+    def _write_entry(self, stem: str, entry: dict[str, Any]) -> None:
+        atomic_write(self._folder / f"{stem}.json", canonical_json(entry).encode())
 
 
-def _check(key: str, values: np.ndarray, mask: np.ndarray) -> None:
-    if values.ndim != 2 or values.dtype.kind != "f":
-        raise MatrixError(key, f"values are {values.dtype} {values.shape}, expected floats [n, d]")
-    if mask.dtype != np.bool_ or mask.shape != (values.shape[0],):
-        raise MatrixError(key, f"the mask is {mask.dtype} {mask.shape}, expected bool ({values.shape[0]},)")
-    # one number per row: its sum is not finite when any of them is not, and nothing of the matrix' size is made
-    if not np.isfinite(values.sum(axis=1, dtype=np.float64)).all():
-        raise MatrixError(key, "some values are not finite")
+def _seen(path: Path) -> dict[str, Any]:
+    status = path.stat()
+    note = [status.st_ino, status.st_size, status.st_mtime_ns]
+    return {"bytes": status.st_size, "sums": _sums(path), "note": note}
 
 
-def _write(path: Path, array: np.ndarray) -> dict[str, object]:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    with created(partial) as stream:
-        np.save(stream, np.ascontiguousarray(array), allow_pickle=False)
-    entry = {"sha256": file_sha256(partial), "bytes": partial.stat().st_size}
-    partial.replace(path)
-    return entry
+def _sums(path: Path) -> list[int]:
+    """CRC-32 of each 16 MiB of a file, several blocks at a time."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        blocks = range(0, os.fstat(descriptor).st_size, _BLOCK_BYTES)
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            return list(pool.map(lambda start: zlib.crc32(os.pread(descriptor, _BLOCK_BYTES, start)), blocks))
+    finally:
+        os.close(descriptor)

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,17 +21,18 @@ from warehouse.errors import (
 )
 from warehouse.fragments import VerifiedFiles
 from warehouse.locking import RunLock
-from warehouse.matrices import MatrixPaths, MatrixStore
 from warehouse.pins import sweep, unpinned
 from warehouse.snapshot import Snapshot, load_manifest
 from warehouse.storage import atomic_write, file_name, fsync_directory, install_tree, make_directory
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Iterator
 
     from warehouse.catalogue import Catalogue
     from warehouse.forget import Tombstones
     from warehouse.ledger import Ledger
+    from warehouse.matrices import MatrixPaths, MatrixStore
+    from warehouse.matrix_rows import MatrixSpec
 
 _SNAPSHOT_ID = re.compile(r"(\d{8,18})-[0-9a-f]{12}")
 _DAY_S = 86_400.0
@@ -218,6 +218,7 @@ class Warehouse:
                 gone += 1
         sweep(self.root, {snapshot.id for snapshot in kept})
         fragments, freed = self._remove_unnamed({f.path for s in kept for table in s.tables.values() for f in table})
+        freed += self._matrices().collect({snapshot.id for snapshot in kept})
         return GcSummary(gone, fragments, freed)
 
     def refuse_readers(self) -> None:
@@ -278,14 +279,22 @@ class Warehouse:
 
         return Catalogue(snapshot, lambda: self._lineage(snapshot), self.root)
 
-    def matrix(self, key: str, build: "Callable[[], tuple[np.ndarray, np.ndarray]]") -> MatrixPaths:
-        """The semantic matrix of that key, built when it is not there; processes that ask at once build it once.
+    def matrix(self, snapshot: Snapshot, spec: "MatrixSpec") -> "MatrixPaths":
+        """One semantic matrix of a snapshot, built when it is not there; processes that ask at once build it once."""
+        return self._matrices().get(snapshot, spec)
 
-        Args:
-            key: content of encoder, profiles, index order and dtype.
-            build: gives (values [n, d] float, mask [n] bool, True = has text).
+    def verify_matrices(self) -> "Iterator[tuple[str, int]]":
+        """(name, bytes) of every semantic matrix, each read in full.
+
+        Raises:
+            CorruptFileError: names the first file that is not what was written.
         """
-        return MatrixStore(self.root / "matrices", self._verified).get(key, build)
+        return self._matrices().verify()
+
+    def _matrices(self) -> "MatrixStore":
+        from warehouse.matrices import MatrixStore
+
+        return MatrixStore(self.root / "matrices", self._verified)
 
     def _sweep(self) -> None:
         # whatever is staged was left by a process that died: the lock says nobody else writes

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flows.settings import digest
-from flows.steps.rows import index_order, positions, strings, vectors
+from flows.steps.rows import index_order, positions, strings
 from flows.steps.split import PARTS
 
 if TYPE_CHECKING:
     from rec_models import InteractionMatrix, SemanticSource
-    from warehouse import Snapshot, Warehouse
+    from warehouse import MatrixDtype, MatrixPaths, Snapshot, Warehouse
+
+MATRIX_VERSION = 2
 
 
 def entity_ids(snapshot: Snapshot) -> dict[str, list[str]]:
@@ -40,38 +41,34 @@ def interaction_parts(snapshot: Snapshot, ids: Mapping[str, list[str]]) -> dict[
 
 
 def semantic_sources(
-    warehouse: Warehouse, snapshot: Snapshot, ids: Mapping[str, list[str]]
+    warehouse: Warehouse, snapshot: Snapshot, ids: Mapping[str, list[str]], dtype: MatrixDtype
 ) -> dict[str, SemanticSource]:
     """The semantic matrices of a snapshot's items and users, built on first use and shared by every process after."""
     from rec_models import SemanticSource
 
     embed = snapshot.stages["embed"]["summary"]
     profile = snapshot.stages["profile"]["summary"]
-    table = f"embeddings_{embed['short_name']}"
     sources = {"items": profile["source"], "users": profile["user_source"]}
     found = {}
     for kind, source in sources.items():
-        paths = warehouse.matrix(
-            digest("matrix", embed["semantic_key"], kind)[:40],
-            lambda kind=kind: semantic_matrix(snapshot, table, kind, ids[kind], embed["dim"]),
-        )
-        about = {"source": source, "encoder": embed["encoder"], "encoder_key": embed["encoder_key"]}
-        found[kind] = SemanticSource(Path(paths.values), Path(paths.mask), about)
+        paths = semantic_matrix(warehouse, snapshot, kind, ids[kind], dtype)
+        about = {"source": source, "encoder": embed["encoder"], "encoder_key": embed["encoder_key"], "dtype": dtype}
+        about["missing"] = paths.missing
+        found[kind] = SemanticSource(paths.values, paths.mask, about, paths.patch)
     return found
 
 
 def semantic_matrix(
-    snapshot: Snapshot, table: str, kind: str, order: list[str], dim: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(n, dim) float32 in index order, zero where there is no vector, and the mask of those that have one."""
-    rows = snapshot.read(table, columns=["entity_id", "embedding"], filter_equal={"kind": kind.removesuffix("s")})
-    matrix = np.zeros((len(order), dim), np.float32)
-    present = np.zeros(len(order), bool)
-    if rows.num_rows:
-        places = positions(strings(rows, "entity_id"), order)
-        matrix[places] = vectors(rows)
-        present[places] = True
-    return matrix, present
+    warehouse: Warehouse, snapshot: Snapshot, kind: str, order: Sequence[str], dtype: MatrixDtype = "float32"
+) -> MatrixPaths:
+    """The matrix of `items` or `users` in index order by the default encoder, from the cache or built into it."""
+    from warehouse import MatrixSpec
+
+    embed = snapshot.stages["embed"]["summary"]
+    key = digest("matrix", MATRIX_VERSION, embed["semantic_key"], kind, dtype)[:40]
+    table = f"embeddings_{embed['short_name']}"
+    spec = MatrixSpec(key, table, kind.removesuffix("s"), tuple(order), embed["encoder_key"], dtype)
+    return warehouse.matrix(snapshot, spec)
 
 
 def inputs_key(snapshot: Snapshot, reads_language: bool) -> str:

@@ -17,7 +17,7 @@ from flows.steps.training_process import run_rec_models
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
-    from warehouse import Snapshot
+    from warehouse import Snapshot, Warehouse
 
 VERSION = 1
 MAX_TITLE = 80
@@ -42,7 +42,7 @@ def recommend_items(workspace: Workspace, snapshot_id: str, model: PlannedModel,
     run_rec_models(model.label, arguments, bundle / "recommend.log", lambda event: None)
     with np.load(lists, allow_pickle=False) as stored:
         items, scores = stored["item_index"], stored["score"]
-    rows = recommendation_rows(upstream, items, scores)
+    rows = recommendation_rows(workspace.warehouse, upstream, items, scores)
     n_rows = len(rows["user_id"])
     rows |= {"model": [model.model_id] * n_rows, "snapshot": [upstream.id] * n_rows, "variant": [model.label] * n_rows}
     builder = workspace.warehouse.begin(upstream)
@@ -58,7 +58,9 @@ def recommend_items(workspace: Workspace, snapshot_id: str, model: PlannedModel,
     return workspace.done("recommend", workspace.commit(builder), started)
 
 
-def recommendation_rows(snapshot: Snapshot, items: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+def recommendation_rows(
+    warehouse: Warehouse, snapshot: Snapshot, items: np.ndarray, scores: np.ndarray
+) -> dict[str, Any]:
     """Columns of the recommendations table; -1 pads are left out."""
     ids = entity_ids(snapshot)
     users, ranks = np.nonzero(items >= 0)
@@ -68,17 +70,17 @@ def recommendation_rows(snapshot: Snapshot, items: np.ndarray, scores: np.ndarra
         "rank": (ranks + 1).astype(np.int32),
         "item_id": [ids["items"][item] for item in chosen],
         "score": scores[users, ranks].astype(np.float64),
-        "reason": reasons(snapshot, ids, users, chosen),
+        "reason": reasons(warehouse, snapshot, ids, users, chosen),
     }
 
 
-def reasons(snapshot: Snapshot, ids: dict[str, list[str]], users: np.ndarray, chosen: np.ndarray) -> list[str | None]:
+def reasons(
+    warehouse: Warehouse, snapshot: Snapshot, ids: dict[str, list[str]], users: np.ndarray, chosen: np.ndarray
+) -> list[str | None]:
     """For each recommended item the item of the user's history whose text is nearest to it; None without vectors."""
     if "embed" not in snapshot.stages:
         return [None] * len(users)
-    embed = snapshot.stages["embed"]["summary"]
-    table = f"embeddings_{embed['short_name']}"
-    matrix, present = semantic_matrix(snapshot, table, "items", ids["items"], embed["dim"])
+    matrix, present = semantic_matrix(warehouse, snapshot, "items", ids["items"]).open()
     titles = _titles(snapshot, ids["items"])
     histories = _histories(snapshot, ids, present)
     words: list[str | None] = [None] * len(users)

@@ -103,7 +103,7 @@ def report_content(warehouse: Warehouse, snapshot: Snapshot, settings: Settings)
             TextCoverage("item", profile.get("item_profiles", 0), ingest["n_items"]),
             TextCoverage("user", profile.get("user_profiles", 0), ingest["n_users"]),
         ),
-        profile_examples=tuple(_profile_examples(snapshot, settings.report.n_examples)),
+        profile_examples=tuple(_profile_examples(warehouse, snapshot, settings.report.n_examples)),
         recommendation_examples=tuple(_recommendation_examples(snapshot, settings.report.n_examples)),
         settings=settings.model_dump(mode="json"),
         versions=versions(),
@@ -207,13 +207,13 @@ def _titles(snapshot: Snapshot) -> dict[str, str]:
     return {item_id: title or f"item {item_id}" for item_id, title in pairs}
 
 
-def _profile_examples(snapshot: Snapshot, n_examples: int) -> list[ProfileExample]:
+def _profile_examples(warehouse: Warehouse, snapshot: Snapshot, n_examples: int) -> list[ProfileExample]:
     """Items from evenly spaced places of the catalogue, with their nearest neighbours; then users with a text."""
     from flows.report import ProfileExample
 
     columns = ["kind", "entity_id", "profile", "reasoning", "source"]
     rows = [row for row in records(snapshot.read("profiles", columns=columns)) if row["profile"]]
-    titles, similar = _titles(snapshot), _neighbours(snapshot)
+    titles, similar = _titles(snapshot), _neighbours(warehouse, snapshot)
     examples = []
     for kind in ("item", "user"):
         found = [row for row in rows if row["kind"] == kind]
@@ -227,12 +227,12 @@ def _profile_examples(snapshot: Snapshot, n_examples: int) -> list[ProfileExampl
     return examples
 
 
-def _neighbours(snapshot: Snapshot) -> Any:
+def _neighbours(warehouse: Warehouse, snapshot: Snapshot) -> Any:
     """A function: item id → ids of the items nearest to it in the language space."""
     if "embed" not in snapshot.stages:
         return lambda item_id: []
-    embed, order = snapshot.stages["embed"]["summary"], entity_ids(snapshot)["items"]
-    matrix, present = semantic_matrix(snapshot, f"embeddings_{embed['short_name']}", "items", order, embed["dim"])
+    order = entity_ids(snapshot)["items"]
+    matrix, present = semantic_matrix(warehouse, snapshot, "items", order).open()
     index = {item_id: place for place, item_id in enumerate(order)}
 
     def nearest(item_id: str) -> list[str]:

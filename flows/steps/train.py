@@ -259,7 +259,9 @@ def _prepare_bundle(warehouse: Warehouse, snapshot: Snapshot, model: PlannedMode
     write_bundle(
         partial,
         parts=interaction_parts(snapshot, ids),
-        semantic=semantic_sources(warehouse, snapshot, ids) if model.reads_language else {},
+        semantic=semantic_sources(warehouse, snapshot, ids, model.training["semantic_dtype"])
+        if model.reads_language
+        else {},
         user_ids=ids["users"],
         item_ids=ids["items"],
         model=model.config,

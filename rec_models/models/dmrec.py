@@ -105,10 +105,10 @@ class MetaNetwork(nn.Module):
 
     def gathered(self, batch: UserBatch) -> Tensor:
         """(batch, embedding) the text of the user's items, pooled, plus the user's own."""
-        own = self.user_vectors[batch.users]
+        own = self.user_vectors[batch.users].float()
         if self.config.reads == "user_only":
             return own
-        pooled = rows_times(batch, self.item_vectors)
+        pooled = rows_times(batch, self.item_vectors).float()
         if self.config.pool != "sum":
             mass = torch.zeros(len(batch), dtype=pooled.dtype, device=pooled.device)
             mass.index_add_(0, batch.rows, batch.values * self.item_present[batch.items])

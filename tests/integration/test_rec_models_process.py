@@ -24,7 +24,7 @@ BASE = {"name": "mult_vae", "hidden_dim": 8, "latent_dim": 4}
 QUICK = {"epochs": 6, "batch_size": 16, "evaluate_every": 2}
 
 
-def write(directory, *, model=BASE, training=QUICK, seed=3):
+def write(directory, *, model=BASE, training=QUICK, seed=3, dtype="float32", patch=None):
     rng = np.random.default_rng(0)
     cells = rng.permutation(N_USERS * N_ITEMS)[:400]
     parts = {
@@ -35,12 +35,20 @@ def write(directory, *, model=BASE, training=QUICK, seed=3):
     for name, rows in (("items", N_ITEMS), ("users", N_USERS)):
         values, mask = directory.parent / f"{name}.npy", directory.parent / f"{name}.mask.npy"
         vectors = rng.standard_normal((rows, 5)).astype(np.float32)
-        np.save(values, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+        np.save(values, stored(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype))
         np.save(mask, np.ones(rows, bool))
-        semantic[name] = SemanticSource(values, mask, {"source": "attributes"})
+        about = {"source": "attributes", "dtype": dtype}
+        semantic[name] = SemanticSource(values, mask, about, patch if name == "items" else None)
     ids = {"user_ids": [f"u{n}" for n in range(N_USERS)], "item_ids": [f"i{n}" for n in range(N_ITEMS)]}
     settings = {"model": model, "training": training, "evaluation": {"ks": [5], "select_by": "recall@5"}, "seed": seed}
     return write_bundle(directory, parts=parts, semantic=semantic, about={}, **ids, **settings)
+
+
+def stored(vectors, dtype):
+    """Numbers as they lie on disk; NumPy has no bfloat16."""
+    if dtype == "bfloat16":
+        return torch.from_numpy(vectors).bfloat16().view(torch.uint16).numpy()
+    return vectors.astype(dtype)
 
 
 def weights(bundle):
@@ -228,6 +236,31 @@ def test_semantic_matrices_are_linked_and_mapped_never_copied(tmp_path):
     np.testing.assert_array_equal(vectors.numpy(), mapped)
     with open("/proc/self/maps") as maps:
         assert str(linked) in maps.read()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_vectors_of_sixteen_bits_train_nearly_the_same_model(tmp_path, dtype):
+    metrics = {}
+    for name in ("float32", dtype):
+        (tmp_path / name).mkdir()
+        bundle = write(tmp_path / name / "bundle", model={"name": "dmrec", "base": BASE}, dtype=name)
+        assert bundle.inputs().semantic["users"].vectors.dtype == getattr(torch, name)
+        metrics[name] = train(bundle, lambda event: None, device="cpu")
+    losses = [[row["loss"] for row in metrics[name]["history"]] for name in ("float32", dtype)]
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-2)
+
+
+def test_changed_rows_replace_those_of_the_shared_file_in_this_process_alone(tmp_path):
+    patch = tmp_path / "items.patch.npz"
+    np.savez(patch, rows=np.array([2, 7]), values=np.full((2, 5), 0.5, np.float32))
+    bundle = write(tmp_path / "bundle", model={"name": "dmrec", "base": BASE}, patch=patch)
+    vectors = Bundle.open(bundle.directory).inputs().semantic["items"].vectors
+    file = np.load(bundle.directory / "semantic" / "items.npy")
+    assert vectors[[2, 7]].tolist() == [[0.5] * 5] * 2
+    kept = [row for row in range(N_ITEMS) if row not in (2, 7)]
+    np.testing.assert_array_equal(vectors[kept].numpy(), file[kept])
+    assert not (file[[2, 7]] == 0.5).any()
 
 
 def test_a_language_model_without_vectors_says_which_are_missing(tmp_path):

@@ -12,6 +12,7 @@ from warehouse import (
     CorruptFileError,
     FormatVersionError,
     LockRequiredError,
+    MatrixSpec,
     SchemaMismatchError,
     UnknownColumnError,
     UnknownSnapshotError,
@@ -342,12 +343,12 @@ def test_a_link_in_the_place_of_a_fragment_is_refused(warehouse, tmp_path):
 
 
 def test_nothing_under_the_root_is_readable_by_others(warehouse):
-    snapshot = committed(warehouse, items=items("1"))
+    snapshot = committed(warehouse, items=items("1"), embeddings_x=vectors(2, "1"))
     with warehouse.lock():
         warehouse.publish(snapshot)
         with warehouse.ledger() as ledger:
             ledger.backup()
-        warehouse.matrix("m", lambda: (np.ones((2, 2), np.float32), np.ones(2, bool)))
+        warehouse.matrix(snapshot, MatrixSpec("m", "embeddings_x", "item", ("1",), "e"))
     open_to_others = [path for path in warehouse.root.rglob("*") if stat.S_IMODE(path.lstat().st_mode) & 0o077]
     assert open_to_others == []
 
