@@ -20,8 +20,7 @@ from warehouse.matrix_rows import (
     MatrixSpec,
     TableRows,
     load_patch,
-    read_places,
-    read_stamps,
+    read_rows,
     save_patch,
     write_rows,
 )
@@ -127,7 +126,7 @@ class MatrixStore:
         table = TableRows(snapshot, spec)
         self._remove(stem)
         try:
-            entry = self._patched(stem, spec, table) or self._full(stem, spec, table)
+            entry = self._patched(stem, spec.family, table) or self._full(stem, spec, table)
         except BaseException:
             self._remove(stem)
             raise
@@ -138,17 +137,17 @@ class MatrixStore:
 
     def _full(self, stem: str, spec: MatrixSpec, table: TableRows) -> dict[str, Any]:
         values = self._folder / f"{stem}.npy"
-        stamps = write_rows(values, spec, table, self._check_fragment)
-        return {"base": stem} | self._described(stem, stamps, [values])
+        write_rows(values, spec, table, self._check_fragment)
+        return {"base": stem} | self._described(stem, table.stamps, [values])
 
-    def _patched(self, stem: str, spec: MatrixSpec, table: TableRows) -> dict[str, Any] | None:
+    def _patched(self, stem: str, family: str, table: TableRows) -> dict[str, Any] | None:
         """The matrix as changed rows of an earlier one; None where there is none, or too much changed."""
-        last = self._last_of(spec.family)
+        last = self._last_of(family)
         base = self._whole(last["base"]) if last else None
         if last is None or base is None:
             return None
         before = self._stamps(last["base"])
-        stamps, where = read_stamps(spec, table)
+        stamps = table.stamps
         changed = stamps != before
         if changed.sum() > _MOST_PATCHED * len(stamps):
             return None
@@ -161,7 +160,7 @@ class MatrixStore:
             taken = known[old_rows]
             patch[np.searchsorted(rows, old_rows[taken])] = old_values[taken]
         wanted = changed & ~known & (stamps != b"")
-        for places, found in read_places(spec, table, wanted, where, self._check_fragment):
+        for places, found in read_rows(table, wanted, self._check_fragment):
             patch[np.searchsorted(rows, places)] = found
         path = self._folder / f"{stem}.patch.npz"
         save_patch(path, rows, patch)

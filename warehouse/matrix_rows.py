@@ -1,17 +1,19 @@
 """From a table of embeddings to the rows of a matrix: located by id, decoded and written row group by row group.
 
-Nothing here holds a table or a matrix whole: a row group is decoded, its rows go to their places in the file, and its
-memory is used again for the next.
+No table or matrix is held whole: the thin columns say where rows belong, then a row group's vectors are decoded, go to
+their places in the file, and their memory is used again. Pages of thin columns are proved by their own sums, so that a
+file is hashed in full only where its vectors are read.
 """
 
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +31,6 @@ MatrixDtype = Literal["float32", "float16", "bfloat16"]
 STORED = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "bfloat16": np.dtype("<u2")}
 # of a text's hash, in hex: what tells one row's vector from another's
 STAMP = np.dtype("S32")
-_IDS = ("kind", "entity_id", "text_hash")
 _WORKERS = max(2, min(4, os.cpu_count() or 1))
 _GROUPS_A_FLUSH = 4
 
@@ -60,70 +61,62 @@ class MatrixSpec:
         return content_key([self.encoder_key, self.kind, list(self.order), self.dtype])[:40]
 
 
-@dataclass(frozen=True)
-class LocatedRows:
-    """One row group: where its rows belong and which text each stands for; -1 are rows of the other kind."""
-
-    places: np.ndarray
-    stamps: np.ndarray
-    vectors: np.ndarray | None
-
-
 class TableRows:
-    """The row groups of one embeddings table, read for one matrix."""
+    """The rows of one embeddings table, located for one matrix by the thin columns alone.
+
+    Attributes:
+        fragments: the files of the table.
+        width: numbers in a vector.
+        stamps: (n,) of the order; blank where an entity has no row.
+        groups: (fragment, row group, places): where its rows belong, -1 for those of the other kind.
+    """
 
     def __init__(self, snapshot: Snapshot, spec: MatrixSpec) -> None:
-        self._spec = spec
         self.fragments = snapshot.tables.get(spec.table, [])
-        self._order = pa.array(spec.order, pa.string())
         widths = {vector_width(fragment.columns) for fragment in self.fragments} or {0}
         self.width = max(width or 0 for width in widths)
-        try:
-            self._footers = {fragment.path: pq.read_metadata(fragment.path) for fragment in self.fragments}
-        except (pa.ArrowException, OSError) as error:
-            raise CorruptFileError(spec.table, f"a footer does not decode ({error})") from error
+        self.stamps = np.zeros(len(spec.order), STAMP)
+        self.groups: list[tuple[Fragment, int, np.ndarray]] = []
+        self._spec = spec
+        self._footers: dict[Path, pq.FileMetaData] = {}
+        order = pa.array(spec.order, pa.string())
+        for fragment in self.fragments:
+            with _decoding(fragment), pq.ParquetFile(fragment.path, page_checksum_verification=True) as file:
+                self._footers[fragment.path] = file.metadata
+                rows = file.read(columns=["kind", "entity_id", "text_hash"])
+            places = self._places(rows, order)
+            mine = places >= 0
+            self.stamps[places[mine]] = _stamps(rows)[mine]
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+            for group, part in enumerate(np.split(places, np.cumsum(sizes)[:-1])):
+                self.groups.append((fragment, group, part))
 
-    def groups(self) -> list[tuple[Fragment, int]]:
-        """Every row group of every fragment."""
-        return [
-            (fragment, group)
-            for fragment in self.fragments
-            for group in range(self._footers[fragment.path].num_row_groups)
-        ]
-
-    def read(self, fragment: Fragment, group: int, *, vectors: bool) -> LocatedRows:
-        """One row group; its vectors too, or only whose they are.
-
-        Pages are checked by their own sums where vectors are not read: nobody hashes the file for three thin columns.
+    def vectors(self, fragment: Fragment, group: int) -> np.ndarray:
+        """(rows, width) of one row group, in the type they are stored in.
 
         Raises:
             CorruptFileError: a page does not decode.
-            MatrixError: a row of this kind whose id is not in the order.
+            MatrixError: a value is not finite.
         """
-        columns = [*_IDS, "embedding"] if vectors else list(_IDS)
-        try:
-            with pq.ParquetFile(
-                fragment.path, metadata=self._footers[fragment.path], page_checksum_verification=not vectors
-            ) as file:
-                rows = file.read_row_group(group, columns=columns, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise CorruptFileError(str(fragment.path), f"it does not decode ({error})") from error
-        return LocatedRows(self._places(rows), _stamps(rows), _matrix(rows) if vectors else None)
+        with _decoding(fragment), pq.ParquetFile(fragment.path, metadata=self._footers[fragment.path]) as file:
+            column = file.read_row_group(group, columns=["embedding"], use_threads=False).column(0).combine_chunks()
+        return _as_stored(self._spec, column.flatten().to_numpy().reshape(len(column), -1))
 
-    def _places(self, rows: pa.Table) -> np.ndarray:
+    def _places(self, rows: pa.Table, order: pa.Array) -> np.ndarray:
         import pyarrow.compute as pc
 
+        ids = rows.column("entity_id")
         ours = pc.call_function("equal", [rows.column("kind"), pa.scalar(self._spec.kind)]).to_numpy()
-        found = pc.call_function("index_in", [rows.column("entity_id")], pc.SetLookupOptions(self._order))
-        places = pc.fill_null(found, -1).to_numpy().astype(np.int64)
+        found = pc.fill_null(pc.call_function("index_in", [ids], pc.SetLookupOptions(order)), -1)
+        places = found.to_numpy().astype(np.int64)
         if (strangers := ours & (places < 0)).any():
-            stranger = rows.column("entity_id")[int(strangers.argmax())].as_py()
+            stranger = ids[int(strangers.argmax())].as_py()
             raise MatrixError(self._spec.key, f"{self._spec.kind} {stranger!r} has a vector and no place in the order")
         return np.where(ours, places, -1)
 
 
-def write_rows(path: Path, spec: MatrixSpec, table: TableRows, check: Callable[[Fragment], None]) -> np.ndarray:
-    """Stamps (n,) of the rows of a new .npy at `path`; rows without a vector are zero there and blank here.
+def write_rows(path: Path, spec: MatrixSpec, table: TableRows, check: Callable[[Fragment], None]) -> None:
+    """A new .npy at `path` with every row of the table in its place; the others are zero.
 
     Args:
         check: hashes a fragment in full; runs beside the decoding.
@@ -131,62 +124,44 @@ def write_rows(path: Path, spec: MatrixSpec, table: TableRows, check: Callable[[
     Raises:
         CorruptFileError, MatrixError, DiskFullError
     """
-    stamps = np.zeros(len(spec.order), STAMP)
     stored = STORED[spec.dtype]
+    row_bytes = table.width * stored.itemsize
     with created(path) as stream, ThreadPoolExecutor(_WORKERS) as pool:
-        start = _header(stream, (len(spec.order), table.width), stored)
-        row_bytes = table.width * stored.itemsize
+        shape = (len(spec.order), table.width)
+        np.lib.format.write_array_header_1_0(stream, {"descr": stored.str, "fortran_order": False, "shape": shape})
+        stream.flush()
+        start = stream.tell()
         os.truncate(stream.fileno(), start + len(spec.order) * row_bytes)
 
-        def place(group: tuple[Fragment, int]) -> None:
-            rows = table.read(*group, vectors=True)
-            assert rows.vectors is not None
-            values = _as_stored(spec, rows.vectors)
-            for first, last in _runs(rows.places):
-                os.pwrite(stream.fileno(), values[first:last].data, start + int(rows.places[first]) * row_bytes)
-            mine = rows.places >= 0
-            stamps[rows.places[mine]] = rows.stamps[mine]
+        def place(located: tuple[Fragment, int, np.ndarray]) -> None:
+            fragment, group, places = located
+            if not (places >= 0).any():
+                return
+            values = table.vectors(fragment, group)
+            for first, last in _runs(places):
+                os.pwrite(stream.fileno(), values[first:last].data, start + int(places[first]) * row_bytes)
 
         checked = [pool.submit(check, fragment) for fragment in table.fragments]
-        for number, _ in enumerate(pool.map(place, table.groups())):
+        for number, _ in enumerate(pool.map(place, table.groups)):
             if number % _GROUPS_A_FLUSH == _GROUPS_A_FLUSH - 1:
                 os.fdatasync(stream.fileno())  # while the next groups decode: the end has less to wait for
         for proof in checked:
             proof.result()
-    return stamps
 
 
-def read_stamps(spec: MatrixSpec, table: TableRows) -> tuple[np.ndarray, list[tuple[tuple[Fragment, int], np.ndarray]]]:
-    """Stamps (n,) as the table has them now, and the places of each row group."""
-    stamps = np.zeros(len(spec.order), STAMP)
-    where = []
-    for group in table.groups():
-        rows = table.read(*group, vectors=False)
-        mine = rows.places >= 0
-        stamps[rows.places[mine]] = rows.stamps[mine]
-        where.append((group, rows.places))
-    return stamps, where
-
-
-def read_places(
-    spec: MatrixSpec,
-    table: TableRows,
-    wanted: np.ndarray,
-    where: Iterable[tuple[tuple[Fragment, int], np.ndarray]],
-    check: Callable[[Fragment], None],
+def read_rows(
+    table: TableRows, wanted: np.ndarray, check: Callable[[Fragment], None]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(places, values as stored) of wanted rows, a bool (n,), from the row groups that have any of them."""
     checked: set[Path] = set()
-    for (fragment, group), places in where:
+    for fragment, group, places in table.groups:
         taken = (places >= 0) & wanted[places]
         if not taken.any():
             continue
         if fragment.path not in checked:
             check(fragment)
             checked.add(fragment.path)
-        vectors = table.read(fragment, group, vectors=True).vectors
-        assert vectors is not None
-        yield places[taken], _as_stored(spec, vectors[taken])
+        yield places[taken], table.vectors(fragment, group)[taken]
 
 
 def save_patch(path: Path, rows: np.ndarray, values: np.ndarray) -> None:
@@ -208,15 +183,12 @@ def load_patch(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise CorruptFileError(str(path), f"it is no patch of a matrix ({error})") from error
 
 
-def _header(stream: BinaryIO, shape: tuple[int, int], dtype: np.dtype) -> int:
-    np.lib.format.write_array_header_1_0(stream, {"descr": dtype.str, "fortran_order": False, "shape": shape})
-    stream.flush()
-    return stream.tell()
-
-
-def _matrix(rows: pa.Table) -> np.ndarray:
-    column = rows.column("embedding").combine_chunks()
-    return column.flatten().to_numpy().reshape(rows.num_rows, -1)
+@contextmanager
+def _decoding(fragment: Fragment) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptFileError(str(fragment.path), f"it does not decode ({error})") from error
 
 
 def _stamps(rows: pa.Table) -> np.ndarray:
