@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from warehouse.matrices import MatrixPaths
     from warehouse.quality import Drift, Finding, RowCheck, drift, findings, quality_checks
     from warehouse.root import GcSummary, VerifySummary, Warehouse
+    from warehouse.shards import VectorShards
     from warehouse.snapshot import Snapshot
     from warehouse.source_errors import (
         ColumnMapError,
@@ -153,6 +154,7 @@ __all__ = [
     "UnknownUserError",
     "UnreadableSourceError",
     "UnsafePathError",
+    "VectorShards",
     "VerifySummary",
     "Warehouse",
     "WarehouseError",
@@ -192,6 +194,7 @@ _HOMES = {
     "matrices": ("MatrixPaths",),
     "quality": ("RowCheck", "Drift", "Finding", "drift", "findings", "quality_checks"),
     "root": ("GcSummary", "VerifySummary", "Warehouse"),
+    "shards": ("VectorShards",),
     "snapshot": ("Snapshot",),
     "source_errors": (
         "ColumnMapError",

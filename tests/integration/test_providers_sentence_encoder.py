@@ -53,7 +53,7 @@ def test_meaning_is_near_meaning(vectors):
 
 def test_the_identity_is_known_before_loading(encoder):
     config = parse_encoder({"device": "cpu"})
-    assert (config.identity(), config.short_name, config.dim) == (encoder.key, "all_minilm_l6_v2", 384)
+    assert (config.identity(), config.short_name, config.describe().dim) == (encoder.key, "all_minilm_l6_v2", 384)
 
 
 def test_progress_reaches_the_number_of_distinct_texts(encoder):
