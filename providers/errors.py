@@ -368,7 +368,7 @@ class EncoderMemoryError(ProviderError, MemoryError):
 
     def __str__(self) -> str:
         return (
-            f"encoder {self.encoder} ran out of memory on {self.device} with one text alone (about {self.tokens} tokens);"
+            f"encoder {self.encoder} ran out of memory on {self.device} on one text alone (some {self.tokens} tokens);"
             " shards of texts before it are kept. Free memory and run again, or set embeddings.max_tokens lower,"
             ' embeddings.dtype = "bfloat16", embeddings.device = "cpu" or a smaller embeddings.model'
         )
