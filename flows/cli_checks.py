@@ -189,10 +189,13 @@ def _engine(settings: Settings) -> str:
 
 
 def _encoder(settings: Settings) -> str:
-    from providers import parse_encoder
+    from flows.embedding_sets import described, embedding_sets
 
-    identity = parse_encoder(settings.embeddings).describe()
-    return f"{identity.model}, {identity.dim} numbers, {identity.dtype}, files {identity.key[:12]}"
+    asked = [(one.wanted.name, one.identity) for one in described(embedding_sets(settings))]
+    return "; ".join(
+        f"{name + ': ' if name else ''}{one.model}, {one.dim} numbers, {one.dtype}, files {one.key[:12]}"
+        for name, one in asked
+    )
 
 
 def _place(settings: Settings) -> str:

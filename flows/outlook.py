@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from flows.embedding_sets import described, embedding_sets, refuse_unknown_texts
 from flows.model_choices import ModelChoice
 from flows.projection import project
 from flows.settings import Settings
@@ -63,7 +64,7 @@ class _Sight:
 
     snapshot: Snapshot | None
     world: TrainingWorld | None
-    sizes: dict[str, int]
+    sizes: dict[str, Any]
     summary: dict[str, Any]
 
 
@@ -212,16 +213,18 @@ def _latencies_s(warehouse: Warehouse, keys: set[str]) -> dict[str, float]:
 def _embed_outlook(
     settings: Settings, warehouse: Warehouse, sight: _Sight, profiles: StageOutlook
 ) -> tuple[_Sight, StageOutlook]:
-    from providers import parse_encoder
-
-    identity = parse_encoder(settings.embeddings).describe()
+    sets = embedding_sets(settings)
+    refuse_unknown_texts(sets, {kind: sight.sizes[f"{kind}_columns"] for kind in ("item", "user")})
+    asked = described(sets)
+    models = ", ".join(dict.fromkeys(one.identity.model for one in asked))
     if sight.snapshot is not None:
-        key = embed.embed_key(sight.snapshot, identity)
+        key = embed.embed_key(sight.snapshot, asked)
         if found := warehouse.find_stage("embed", key):
-            words = f"{found.stages['embed']['summary']['items_with_vector']:,} items by {identity.model}"
+            words = f"{found.stages['embed']['summary']['items_with_vector']:,} items by {models}"
             return _Sight(found, None, sight.sizes, {}), StageOutlook("embed", "kept", words)
-    n_texts = profiles.facts["texts"]
-    words = f"at most {n_texts:,} texts by {identity.model}; texts embedded before are not embedded again"
+    # profiles are counted; of the columns it is only known that an entity has at most one text of each
+    n_texts = profiles.facts["texts"] * sum(len(one.wanted.texts) for one in asked)
+    words = f"at most {n_texts:,} texts by {models}; texts embedded before are not embedded again"
     return _Sight(None, None, sight.sizes, {}), StageOutlook("embed", "to do", words, 10 + n_texts / TEXTS_PER_S)
 
 

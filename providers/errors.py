@@ -355,3 +355,20 @@ class BadVectorError(ProviderError, ArithmeticError):
             f"encoder {self.encoder} made {len(self.indices)} unusable vectors (not finite or zero) for texts {shown};"
             ' expected finite vectors of length 1. Try embeddings.dtype = "float32" or another model'
         )
+
+
+class EncoderMemoryError(ProviderError, MemoryError):
+    """One text alone is more than the device's memory takes."""
+
+    exit_code = 4
+
+    def __init__(self, encoder: str, device: str, tokens: int) -> None:
+        super().__init__(encoder, device, tokens)
+        self.encoder, self.device, self.tokens = encoder, device, tokens
+
+    def __str__(self) -> str:
+        return (
+            f"encoder {self.encoder} ran out of memory on {self.device} on one text alone (some {self.tokens} tokens);"
+            " shards of texts before it are kept. Free memory and run again, or set embeddings.max_tokens lower,"
+            ' embeddings.dtype = "bfloat16", embeddings.device = "cpu" or a smaller embeddings.model'
+        )

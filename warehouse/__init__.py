@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from warehouse.matrix_rows import MatrixDtype, MatrixSpec
     from warehouse.quality import Drift, Finding, RowCheck, drift, findings, quality_checks
     from warehouse.root import GcSummary, VerifySummary, Warehouse
+    from warehouse.shards import VectorShards
     from warehouse.snapshot import Snapshot
     from warehouse.source_errors import (
         ColumnMapError,
@@ -156,6 +157,7 @@ __all__ = [
     "UnknownUserError",
     "UnreadableSourceError",
     "UnsafePathError",
+    "VectorShards",
     "VerifySummary",
     "Warehouse",
     "WarehouseError",
@@ -196,6 +198,7 @@ _HOMES = {
     "matrix_rows": ("MatrixDtype", "MatrixSpec"),
     "quality": ("RowCheck", "Drift", "Finding", "drift", "findings", "quality_checks"),
     "root": ("GcSummary", "VerifySummary", "Warehouse"),
+    "shards": ("VectorShards",),
     "snapshot": ("Snapshot",),
     "source_errors": (
         "ColumnMapError",
