@@ -13,8 +13,8 @@ from servers.encoders import StandInEncoder
 
 import providers
 from flows import cli
-from flows.steps.bundle import inputs_key
-from warehouse import Snapshot, VectorShards, Warehouse
+from flows.steps.bundle import inputs_key, semantic_matrix
+from warehouse import MatrixPaths, Snapshot, VectorShards, Warehouse
 
 PLAIN = {"name": "plain", "dim": 8}
 
@@ -104,6 +104,26 @@ def test_another_set_embeds_only_itself_and_changes_nothing_models_read(folder, 
     assert [one["short_name"] for one in said["sets"]] == ["plain", "wide"]
     assert {key: said[key] for key in said["sets"][0]} == said["sets"][0]
     assert not embed(capsys)[1]["new_snapshot"]
+
+
+def test_one_changed_profile_is_embedded_alone_and_patches_the_matrix_made_before(folder, capsys):
+    items = [{"item_id": f"i{n}", "title": f"Game {n}"} for n in range(100)]
+    write_items(folder, items)
+    warehouse = Warehouse(folder / "w")
+
+    def matrix() -> MatrixPaths:
+        return semantic_matrix(warehouse, current(folder), "items", [row["item_id"] for row in items])
+
+    assert embed(capsys)[1]["embedded"] == 100
+    assert matrix().patch is None
+    items[40]["title"] = "Another game"
+    write_items(folder, items)
+    assert embed(capsys)[1]["embedded"] == 1
+    assert [fragment.rows for fragment in current(folder).tables["embeddings_plain"]] == [99, 3]  # two pooled users
+    patched = matrix()
+    assert patched.patch is not None
+    stored = vectors(current(folder), "embeddings_plain")
+    np.testing.assert_array_equal(patched.open()[0], [stored[row["item_id"]] for row in items])
 
 
 def test_a_set_that_is_no_longer_asked_for_goes(folder, capsys):
