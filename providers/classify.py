@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Literal, TypeAlias
@@ -52,7 +52,14 @@ class Verdict:
     envelope: Envelope | None = None
 
 
-def classify(status: int | None, headers: Mapping[str, str], body: bytes | Exception, *, now_s: float = 0.0) -> Verdict:
+def classify(
+    status: int | None,
+    headers: Mapping[str, str],
+    body: bytes | Exception,
+    *,
+    now_s: float = 0.0,
+    read: Callable[[bytes], Envelope] = read_envelope,
+) -> Verdict:
     """The verdict on one attempt; no clock, no state, the same for the same arguments.
 
     Args:
@@ -60,13 +67,14 @@ def classify(status: int | None, headers: Mapping[str, str], body: bytes | Excep
         headers: of the reply, whatever their case.
         body: of the reply, or what was raised in its stead.
         now_s: seconds since 1970, for a Retry-After date in a reply that carries no date of its own.
+        read: what a success says; of a chat reply where nothing else is named.
     """
     if isinstance(body, Exception):
         return _of_fault(status, body)
     if status is None:
         raise TypeError("a body without a status is no reply; hand over the exception that came in its stead")
     if 200 <= status < 300:
-        return _of_envelope(status, read_envelope(body))
+        return _of_envelope(status, read(body))
     named, message = _error_in(body)
     detail = f"{message}"[:_DETAIL_CHARS]
     code = f"http_{status}"

@@ -105,10 +105,12 @@ class Budget:
 
     Args:
         clock: seconds since 1970.
+        section: of the settings, where the cap stands.
     """
 
-    def __init__(self, cap: Cap, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, cap: Cap, clock: Callable[[], float] = time.time, section: str = "profiles.engine") -> None:
         self._cap = cap
+        self._section = section
         self._clock = clock
         self._lock = threading.Lock()
         self._run = _Total()
@@ -144,7 +146,7 @@ class Budget:
             for prefix, total, cap in (("", self._run, self._cap), ("day.", day, self._cap.day)):
                 if reached := total.passed(cap, tokens, usd):
                     limit, most, committed = reached
-                    raise BudgetReachedError(prefix + limit, most, committed, self._run.calls)
+                    raise BudgetReachedError(prefix + limit, most, committed, self._run.calls, self._section)
             for total in (self._run, day):
                 total.add(1, tokens, usd)
         return ticket
