@@ -218,8 +218,10 @@ def similar_to_text(options: Options, snapshot: Snapshot, text: str, k: int) -> 
     import numpy as np
 
     from flows.errors import SettingValueError
+    from flows.steps.encoders import text_vector
     from flows.steps.rows import strings, vectors
     from providers import parse_encoder
+    from warehouse import Warehouse
 
     settings = options.settings().embeddings
     encoder = parse_encoder(settings)
@@ -234,7 +236,7 @@ def similar_to_text(options: Options, snapshot: Snapshot, text: str, k: int) -> 
     )
     titles = snapshot.read("items", columns=["item_id", "title"])
     named = dict(zip(strings(titles, "item_id"), titles.column("title").to_pylist(), strict=True))
-    closeness = vectors(rows) @ encoder.open().encode([text])[0]
+    closeness = vectors(rows) @ text_vector(Warehouse(options.settings().warehouse.root), encoder, text)
     ids = strings(rows, "entity_id")
     nearest = np.argsort(-closeness, kind="stable")[:k]
     return [

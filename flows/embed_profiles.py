@@ -11,6 +11,6 @@ from flows.workspace import Workspace
 
 def embed_profiles(settings: Settings, workspace: Workspace, stage: Stage = call) -> str:
     """Id of a snapshot with a vector for every profile."""
-    stage(first_look.check_encoder, settings.embeddings)
+    stage(first_look.check_encoder, workspace, settings.embeddings)
     snapshot = build_profiles(settings, workspace, stage)
     return stage(embed.embed_profiles, workspace, snapshot, settings.embeddings)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from flows.embedding_outlook import VectorsDue, vectors_due
 from flows.model_choices import ModelChoice
 from flows.projection import project
 from flows.settings import Settings
@@ -212,17 +213,46 @@ def _latencies_s(warehouse: Warehouse, keys: set[str]) -> dict[str, float]:
 def _embed_outlook(
     settings: Settings, warehouse: Warehouse, sight: _Sight, profiles: StageOutlook
 ) -> tuple[_Sight, StageOutlook]:
-    from providers import parse_encoder
+    from providers import OpenAIEmbeddingsConfig, parse_encoder
 
-    identity = parse_encoder(settings.embeddings).describe()
+    encoder = parse_encoder(settings.embeddings)
+    identity = encoder.describe()
     if sight.snapshot is not None:
         key = embed.embed_key(sight.snapshot, identity)
         if found := warehouse.find_stage("embed", key):
             words = f"{found.stages['embed']['summary']['items_with_vector']:,} items by {identity.model}"
             return _Sight(found, None, sight.sizes, {}), StageOutlook("embed", "kept", words)
     n_texts = profiles.facts["texts"]
+    if isinstance(encoder, OpenAIEmbeddingsConfig):
+        return _Sight(None, None, sight.sizes, {}), _bought(
+            vectors_due(warehouse, encoder, sight.snapshot, n_texts), identity.model
+        )
     words = f"at most {n_texts:,} texts by {identity.model}; texts embedded before are not embedded again"
     return _Sight(None, None, sight.sizes, {}), StageOutlook("embed", "to do", words, 10 + n_texts / TEXTS_PER_S)
+
+
+def _bought(due: VectorsDue, model: str) -> StageOutlook:
+    """The embed stage in texts, calls, tokens and money."""
+    at_most = "" if due.is_exact else "at most "
+    source = f"{due.measured:,} calls" if due.measured else "rules of thumb"
+    words = (
+        f"{at_most}{due.texts - due.known:,} texts by {model} in {due.calls:,} calls; {due.known:,} embedded before;"
+        f" from {source}"
+    )
+    facts = {"texts": due.texts - due.known, "texts_known": due.known, "measured_calls": due.measured}
+    return StageOutlook(
+        "embed",
+        "to do",
+        words,
+        due.seconds,
+        calls=due.calls,
+        tokens=due.tokens,
+        usd=due.usd,
+        facts=facts,
+        new=due.calls,
+        usd_low=due.usd_low,
+        usd_high=due.usd_high,
+    )
 
 
 def _train_outlook(

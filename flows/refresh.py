@@ -24,7 +24,7 @@ def refresh(settings: Settings, workspace: Workspace, stage: Stage = call) -> st
     choices = run_choices(settings)
     stage(train.check_models, workspace, choices, settings)
     stage(first_look.check_engine, workspace, settings.profiles)
-    stage(first_look.check_encoder, settings.embeddings)
+    stage(first_look.check_encoder, workspace, settings.embeddings)
     snapshot = stage(ingest.ingest, workspace, settings.source, settings.split)
     snapshot = stage(profile.build_profiles, workspace, snapshot, settings.profiles)
     snapshot = stage(embed.embed_profiles, workspace, snapshot, settings.embeddings)

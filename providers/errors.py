@@ -355,3 +355,20 @@ class BadVectorError(ProviderError, ArithmeticError):
             f"encoder {self.encoder} made {len(self.indices)} unusable vectors (not finite or zero) for texts {shown};"
             ' expected finite vectors of length 1. Try embeddings.dtype = "float32" or another model'
         )
+
+
+class WrongWidthError(ProviderError, ValueError):
+    """Vectors of another length than was asked for, or than the same encoder gave before."""
+
+    exit_code = 2
+
+    def __init__(self, model: str, dimensions: int | None, problem: str) -> None:
+        super().__init__(model, dimensions, problem)
+        self.model, self.dimensions, self.problem = model, dimensions, problem
+
+    def __str__(self) -> str:
+        asked = "the model's own" if self.dimensions is None else str(self.dimensions)
+        return (
+            f"{self.model}: {self.problem}; vectors of two lengths make no table. Set embeddings.dimensions"
+            f" (now {asked}) to what the server gives, or choose a model that can be shortened; what was paid is kept"
+        )

@@ -39,11 +39,20 @@ class OpenAIConfig(CalledServer, HostedModel):
         Raises:
             MissingCapError, UnknownPriceError, MissingKeyError, UnusableKeyError: see `checked_key`.
         """
-        key = self.checked_key()
-        import httpx2  # noqa: F401  (half a second of import, here so that nothing waits for it in mid-run)
+        return opened_engine(self)
 
-        quieten(*LOUD_LOGGERS)
-        return OpenAIEngine(self, key, self.known_price())
+
+def opened_engine(config: CalledServer) -> OpenAIEngine:
+    """What asks this server, whatever its requests are, with a fresh budget.
+
+    Raises:
+        MissingCapError, UnknownPriceError, MissingKeyError, UnusableKeyError: see `checked_key`.
+    """
+    key = config.checked_key()
+    import httpx2  # noqa: F401  (half a second of import, here so that nothing waits for it in mid-run)
+
+    quieten(*LOUD_LOGGERS)
+    return OpenAIEngine(config, key, config.known_price())
 
 
 class OpenAIEngine:

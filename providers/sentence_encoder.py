@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 _LENGTH_TOLERANCE = 1e-3
 _CPU_BATCH, _GPU_BATCH = 8, 256  # small batches waste less padding on a CPU: 64-68 texts/s at 8, 41-46 at 128
 _BATCHES_A_CALL = 16
+
+
+@dataclass(frozen=True)
+class LocalIdentity(EncoderIdentity):
+    """The same with the directory the model lies in."""
+
+    path: Path
 
 
 class SentenceEncoderConfig(BaseModel):
@@ -61,7 +69,7 @@ class SentenceEncoderConfig(BaseModel):
         """The encoder's key, without loading the model or importing torch."""
         return self.describe().key
 
-    def describe(self, *, download: bool = True) -> EncoderIdentity:
+    def describe(self, *, download: bool = True) -> LocalIdentity:
         """Everything known about the vectors before a model is loaded; hashes every model file (0.2 s for 90 MB).
 
         Raises:
@@ -74,7 +82,7 @@ class SentenceEncoderConfig(BaseModel):
         dtype = "float32" if self.dtype == "auto" else self.dtype
         told = {"files": hashes, "dtype": dtype, "max_tokens": self.max_tokens, "normalised": True}
         key = hashlib.sha256(canonical_json(told)).hexdigest()
-        return EncoderIdentity(key, self.short_name, _declared_dim(directory), self.model, dtype, directory)
+        return LocalIdentity(key, self.short_name, _declared_dim(directory), self.model, dtype, directory)
 
     def open(self) -> SentenceEncoder:
         """The loaded encoder; its directory is checked before anything is imported.
@@ -111,7 +119,7 @@ class SentenceEncoderConfig(BaseModel):
 class SentenceEncoder:
     """A loaded model; equal texts are encoded once, longer ones first."""
 
-    def __init__(self, identity: EncoderIdentity, model: SentenceTransformer, batch_size: int) -> None:
+    def __init__(self, identity: LocalIdentity, model: SentenceTransformer, batch_size: int) -> None:
         dim = model.get_embedding_dimension()
         if dim is None:
             raise UnsafeModelError(identity.path, "modules.json", "its modules do not say how wide a vector is")

@@ -28,12 +28,21 @@ def check_engine(workspace: Workspace, settings: ProfileSettings) -> None:
             pass
 
 
-def check_encoder(settings: PlainMapping) -> None:
-    """Nothing, when the encoder's files are there and may be read; no model is loaded.
+def check_encoder(workspace: Workspace, settings: PlainMapping) -> None:
+    """Nothing, when the encoder's files are there and may be read, or it has the cap, price and key it asks for.
+
+    No model is loaded and nothing is asked. An encoder that has made vectors here is not asked for its key again.
 
     Raises:
         What providers refuses.
     """
-    from providers import parse_encoder
+    from providers import OpenAIEmbeddingsConfig, parse_encoder
 
-    parse_encoder(settings).describe()
+    encoder = parse_encoder(settings)
+    identity = encoder.describe()
+    used = {
+        snapshot.stages.get("embed", {}).get("summary", {}).get("encoder_key")
+        for snapshot in workspace.warehouse.snapshots()
+    }
+    if isinstance(encoder, OpenAIEmbeddingsConfig) and identity.key not in used:
+        encoder.checked_key()
