@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, cast
 
@@ -129,30 +129,32 @@ class OpenAIEncoder:
             if not text.strip():
                 raise EmptyTextError(index)
         sent = {text: shown(text, self._config.max_tokens) for text in texts}
-        work = _Work(list(dict.fromkeys(sent.values())), self._place)
-        self._read_stored(work)
-        self._ask(work, on_progress)
+        work = _Work(list(dict.fromkeys(sent.values())))
+        self._ask(work, self._read_stored(work), on_progress)
         self.set_aside |= {text: work.aside[cut] for text, cut in sent.items() if cut in work.aside}
         row_of = {text: row for row, text in enumerate(work.texts)}
         matrix = work.matrix if work.matrix is not None else np.full((len(work.texts), self.dim), np.nan, np.float32)
         return matrix[[row_of[sent[text]] for text in texts]]
 
-    def _read_stored(self, work: _Work) -> None:
+    def _read_stored(self, work: _Work) -> list[int]:
+        """Rows whose vector came out bad before, in whatever company, and nowhere good."""
         found = self._journal.embedded.find(self._config.series, work.hashes)
         row_of = {hashed: row for row, hashed in enumerate(work.hashes)}
+        bad: set[int] = set()
         for key, places in found.items():
             answer = self._journal.answered(key)
             vectors = None if answer is None else read_vectors(answer.body, None, self._width).vectors
-            if vectors is not None:
+            if vectors is not None and self._fits(vectors):
                 self.taken.cached += 1
                 inside = [(row_of[hashed], place) for hashed, place in places if place < len(vectors)]
-                work.put([row for row, _ in inside], vectors[[place for _, place in inside]])
+                bad.update(work.put([row for row, _ in inside], vectors[[place for _, place in inside]]))
+        return sorted(bad.intersection(work.missing()))
 
-    def _ask(self, work: _Work, on_progress: OnEncoded | None) -> None:
+    def _ask(self, work: _Work, bad: list[int], on_progress: OnEncoded | None) -> None:
         """Round after round: what was refused in company is asked in halves, what came out bad is asked alone."""
-        waiting = [
-            self._request(work, rows) for rows in grouped(work.missing(), work.texts, self._config.texts_per_call)
-        ]
+        unasked = [row for row in work.missing() if row not in set(bad)]
+        waiting = [self._request(work, rows) for rows in grouped(unasked, work.texts, self._config.texts_per_call)]
+        waiting += [self._request(work, [row], _ALONE) for row in bad]
         n_refused = 0
         while waiting:
             # until anything was answered one refusal is followed to its end: it may be the settings, not a text
@@ -180,13 +182,16 @@ class OpenAIEncoder:
         """What is still to be asked after this reply."""
         request = cast(TextsRequest, completion.request)
         rows = request.rows
-        if completion.error_code == WRONG_WIDTH:
-            raise WrongWidthError(self._config.model, self._config.dimensions, completion.detail or "")
-        if completion.vectors is not None:
-            bad = work.put(rows, completion.vectors)
+        vectors = completion.vectors
+        if completion.error_code == WRONG_WIDTH or (vectors is not None and not self._fits(vectors)):
+            if len(rows) > 1 or not work.done:  # else it is this one text that gives another length
+                raise WrongWidthError(self._config.model, self._config.dimensions, self._mismatch(completion))
+            bad, aside = list(rows), SetAside(BAD_VECTOR, self._mismatch(completion))
+        elif vectors is not None:
+            bad = work.put(rows, vectors)
             if request.attempt_class != _ALONE:
                 return [self._request(work, [row], _ALONE) for row in bad]
-            aside = SetAside(BAD_VECTOR, "its vector has no length, another length, or numbers that are not finite")
+            aside = SetAside(BAD_VECTOR, "its vector has no length, or numbers that are not finite")
         elif len(rows) > 1:
             half = len(rows) // 2
             return [self._request(work, part, request.attempt_class) for part in (rows[half:], rows[:half])]
@@ -195,12 +200,17 @@ class OpenAIEncoder:
         work.aside |= {work.texts[row]: aside for row in bad}
         return []
 
-    def _place(self, width: int) -> None:
-        """Remembers how wide vectors are; all of one encoder are equally wide."""
-        if self._width not in (None, width):
-            detail = f"the vectors have {width} numbers, expected {self._width}"
-            raise WrongWidthError(self._config.model, self._config.dimensions, detail)
-        self._width = width
+    def _fits(self, vectors: NDArray[np.float32]) -> bool:
+        """Whether vectors are as wide as all of this encoder; the first usable ones say how wide that is."""
+        if not _usable(vectors).any():
+            return True
+        self._width = self._width or vectors.shape[1]
+        return vectors.shape[1] == self._width
+
+    def _mismatch(self, completion: Completion) -> str:
+        if completion.vectors is None:
+            return completion.detail or WRONG_WIDTH
+        return f"the vectors have {completion.vectors.shape[1]} numbers, expected {self._width}"
 
     def _count(self, completion: Completion) -> None:
         taken = self.taken
@@ -219,13 +229,12 @@ class OpenAIEncoder:
 class _Work:
     """The distinct texts that one `encode` sends, and the vectors that are there so far."""
 
-    def __init__(self, texts: list[str], on_width: Callable[[int], None]) -> None:
+    def __init__(self, texts: list[str]) -> None:
         self.texts = texts
         self.aside: dict[str, SetAside] = {}
         self.hashes = [text_hash(text) for text in texts]
         self.matrix: NDArray[np.float32] | None = None
         self.done = 0
-        self._on_width = on_width
         self._has = bytearray(len(texts))
 
     def missing(self) -> list[int]:
@@ -235,18 +244,22 @@ class _Work:
         """Keeps vectors of these rows; returns the rows whose vector is of no use."""
         import numpy as np
 
-        usable = np.isfinite(vectors).all(axis=1)
-        if usable.any() and self.matrix is None:
-            self._on_width(vectors.shape[1])
-            self.matrix = np.full((len(self.texts), vectors.shape[1]), np.nan, np.float32)
-        if self.matrix is not None and usable.any():
-            self._on_width(vectors.shape[1])
+        usable = _usable(vectors)
+        if usable.any():
+            if self.matrix is None:
+                self.matrix = np.full((len(self.texts), vectors.shape[1]), np.nan, np.float32)
             chosen = np.asarray(rows)[usable]
             self.matrix[chosen] = vectors[usable]
             for row in chosen:
                 self.done += not self._has[row]
                 self._has[row] = 1
         return np.asarray(rows)[~usable].tolist()
+
+
+def _usable(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+    import numpy as np
+
+    return np.isfinite(vectors).all(axis=1) & (vectors.shape[1] > 0)
 
 
 def grouped(rows: Sequence[int], texts: Sequence[str], texts_per_call: int) -> list[list[int]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
 from servers.counting import Reply, Script, failure
 
 WIDTH = 16
