@@ -200,9 +200,13 @@ def _engine(settings: Settings) -> str:
 
 
 def _encoder(settings: Settings) -> str:
-    from providers import parse_encoder
+    from providers import OpenAIEmbeddingsConfig, parse_encoder
 
-    identity = parse_encoder(settings.embeddings).describe()
+    encoder = parse_encoder(settings.embeddings)
+    identity = encoder.describe()
+    if isinstance(encoder, OpenAIEmbeddingsConfig):
+        encoder.checked_key()
+        return f"{identity.model} at {encoder.base_url}, {'paid' if encoder.paid else 'not paid'}"
     return f"{identity.model}, {identity.dim} numbers, {identity.dtype}, files {identity.key[:12]}"
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MOST_TOKENS_A_CALL = 300_000
 BAD_VECTOR = "bad_vector"
 _ALONE = "alone"  # the attempt class of a text whose vector was no use among others
+_MAYBE_TOO_LONG = frozenset({"http_400", "http_413", "http_422"})
 _ALL_REFUSED = 20  # texts refused alone and none answered: the settings are refused, not the texts
 
 
@@ -196,7 +197,9 @@ class OpenAIEncoder:
             half = len(rows) // 2
             return [self._request(work, part, request.attempt_class) for part in (rows[half:], rows[:half])]
         else:
-            bad, aside = list(rows), SetAside(completion.error_code or "no_reply", completion.detail or "")
+            code, detail = completion.error_code or "no_reply", completion.detail or ""
+            hint = "; embeddings.max_tokens cuts texts that are too long" if code in _MAYBE_TOO_LONG else ""
+            bad, aside = list(rows), SetAside(code, f"{detail}{hint}")
         work.aside |= {work.texts[row]: aside for row in bad}
         return []
 

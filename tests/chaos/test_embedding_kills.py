@@ -102,6 +102,22 @@ def test_T_K1_killed_while_embedding_no_vector_is_lost_and_at_most_the_calls_in_
     assert result["kills while running"] >= 2
 
 
+def test_T_S5_asked_to_stop_while_embedding_a_run_drains_and_the_next_one_repeats_nothing(tmp_path):
+    with counting_server(lambda number, asked: embedded(asked, delay_s=0.05)) as (url, server):
+        write(tmp_path, url, items=200)
+        process = start("embed", tmp_path)
+        while len(server.requests) < 6 and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 4, err
+        n_before = len(server.requests)
+        process = start("embed", tmp_path)
+        assert process.communicate(timeout=60) and process.returncode == 0
+    sent = [text for asked in server.requests for text in asked["input"]]
+    assert n_before < 40 and len(sent) == len(set(sent)) == 200
+
+
 @pytest.mark.full
 def test_T_K1_thirty_kills_over_four_thousand_texts(tmp_path):
     result = survive_kills(tmp_path, kills=30, items=4_000, seed=SEED + 1)

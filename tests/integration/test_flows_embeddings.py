@@ -168,7 +168,7 @@ def test_a_text_that_is_refused_is_in_quarantine_masked_and_asked_again_on_deman
         assert code == 3 and document["quarantined"] == 1 and "quarantine list" in last
         (row,) = rows_of(folder, "quarantine")
         assert (row["stage"], row["kind"], row["entity_id"], row["code"]) == ("embed", "item", "i7", "http_400")
-        assert "maximum context length" in row["detail"]
+        assert "maximum context length" in row["detail"] and "embeddings.max_tokens" in row["detail"]
         assert "i7" not in {row["entity_id"] for row in rows_of(folder, "embeddings_test_embedder")}
         n_calls = len(server.requests)
         assert command(capsys, "embed")[1]["calls"] == 0 and len(server.requests) == n_calls
@@ -195,6 +195,18 @@ def test_a_paid_server_without_a_cap_is_refused_before_profiles_are_bought(folde
         chat = f'profiles.engine={{name="openai", model="tiny", base_url="{url}"}}'
         code, _, last = command(capsys, "embed", "--set", chat)
     assert code == 2 and "[embeddings.cap]" in last and not server.requests
+
+
+def test_the_doctor_looks_at_cap_and_key_and_no_key_is_read_from_settings(folder, capsys, monkeypatch):
+    write(folder, "http://127.0.0.1:1/v1")
+    _, found, _ = command(capsys, "doctor")
+    assert "test-embedder at http://127.0.0.1:1/v1, not paid" in json.dumps(found)
+    write(folder, "https://api.example.com/v1")
+    assert "[embeddings.cap]" in json.dumps(command(capsys, "doctor")[1])
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert "OPENAI_API_KEY is empty" in json.dumps(command(capsys, "doctor", "--set", "embeddings.cap={calls=1}")[1])
+    code, _, last = command(capsys, "embed", "--set", "embeddings.api_key=sk-0123456789abcdef")
+    assert code == 2 and "0123456789" not in last
 
 
 def test_a_refused_key_ends_the_run_with_exit_code_4(folder, capsys):
