@@ -24,6 +24,7 @@ _NO_MONEY = frozenset({QUOTA, "billing_hard_limit_reached", "billing_not_active"
 _REFUSES_EVERYONE = frozenset({401, 403, 404})
 _PASSING = frozenset({408, 409, 425, 429})
 _OVERLOADED = frozenset({429, 503, 529})
+_TOO_LARGE = "too large to process"  # llama.cpp says so of a text to embed, with status 500
 _DETAIL_CHARS = 2_000
 # the question never left: nobody can have been paid for it
 _UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
@@ -82,7 +83,7 @@ def classify(
         return Verdict("fatal_run", "terminal", QUOTA, detail, status)
     if status < 400 or status in _REFUSES_EVERYONE:  # a redirect is never followed
         return Verdict("fatal_run", "terminal", code, detail, status)
-    if status in _PASSING or status >= 500:
+    if status in _PASSING or (status >= 500 and _TOO_LARGE not in detail):
         wait_s = retry_after_s(headers, now_s)
         return Verdict("retry", "retryable", code, detail, status, wait_s=wait_s, slow_down=status in _OVERLOADED)
     return Verdict("fatal_row", "terminal", code, detail, status)

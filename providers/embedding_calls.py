@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MOST_TOKENS_A_CALL = 300_000
 BAD_VECTOR = "bad_vector"
 _ALONE = "alone"  # the attempt class of a text whose vector was no use among others
-_MAYBE_TOO_LONG = frozenset({"http_400", "http_413", "http_422"})
+_MAYBE_TOO_LONG = frozenset({"http_400", "http_413", "http_422", "http_500"})
 _ALL_REFUSED = 20  # texts refused alone and none answered: the settings are refused, not the texts
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flows.settings import PlainMapping, digest
-from flows.steps.encoders import opened_encoder, set_aside
+from flows.steps.encoders import opened_encoder, set_aside, spent
 from flows.steps.ingest import stamp
 from flows.steps.rows import index_order, records, sequence_hash, strings, vectors
 from flows.workspace import Workspace
@@ -157,7 +157,7 @@ def _encoded(
     workspace.progress.note(f"embed: loading {settings.model}")
 
     def on_progress(done: int, total: int) -> None:
-        workspace.progress.advance("embed texts", done, total)
+        workspace.progress.advance("embed texts", done, total, spent(encoder))
 
     with opened_encoder(workspace, settings, len(missing)) as encoder:
         matrix = encoder.encode([texts.texts[hashed] for hashed in missing], on_progress)

@@ -71,6 +71,14 @@ def set_aside(encoder: Encoder) -> dict[str, tuple[str, str]]:
     return {text: (aside.code, aside.detail) for text, aside in getattr(encoder, "set_aside", {}).items()}
 
 
+def spent(encoder: Encoder) -> str:
+    """What this run has paid for vectors so far, in words; nothing where nobody asks."""
+    taken = getattr(encoder, "taken", None)
+    if taken is None or not taken.calls:
+        return ""
+    return f"{taken.calls:,} calls, " + ("price unknown" if taken.usd is None else f"{taken.usd:.4f} USD")
+
+
 def _count(workspace: Workspace, encoder: OpenAIEncoder) -> None:
     tally, taken = workspace.tally.vectors, encoder.taken
     tally.calls += taken.calls
