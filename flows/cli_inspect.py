@@ -219,8 +219,10 @@ def similar_to_text(options: Options, snapshot: Snapshot, text: str, k: int) -> 
 
     from flows.embedding_sets import default_set
     from flows.errors import SettingValueError
+    from flows.steps.encoders import text_vector
     from flows.steps.rows import strings, vectors
     from providers import parse_encoder
+    from warehouse import Warehouse
 
     settings = default_set(options.settings()).encoder
     encoder = parse_encoder(settings)
@@ -235,8 +237,7 @@ def similar_to_text(options: Options, snapshot: Snapshot, text: str, k: int) -> 
     )
     titles = snapshot.read("items", columns=["item_id", "title"])
     named = dict(zip(strings(titles, "item_id"), titles.column("title").to_pylist(), strict=True))
-    with encoder.open() as opened:
-        closeness = vectors(rows) @ opened.encode([text])[0]
+    closeness = vectors(rows) @ text_vector(Warehouse(options.settings().warehouse.root), encoder, text)
     ids = strings(rows, "entity_id")
     nearest = np.argsort(-closeness, kind="stable")[:k]
     return [

@@ -13,6 +13,6 @@ from flows.workspace import Workspace
 def embed_profiles(settings: Settings, workspace: Workspace, stage: Stage = call) -> str:
     """Id of a snapshot with the vectors of every set."""
     sets = embedding_sets(settings)
-    stage(first_look.check_encoders, sets)
+    stage(first_look.check_encoders, workspace, sets)
     snapshot = build_profiles(settings, workspace, stage)
     return stage(embed.embed_profiles, workspace, snapshot, sets)

@@ -98,6 +98,12 @@ def described(sets: Sequence[EmbeddingSet]) -> list[DescribedSet]:
     return found
 
 
+def by_encoder(asked: Sequence[DescribedSet]) -> list[list[DescribedSet]]:
+    """The sets of each encoder, in the order of the first."""
+    keys = dict.fromkeys(one.identity.key for one in asked)
+    return [[one for one in asked if one.identity.key == key] for key in keys]
+
+
 def refuse_unknown_texts(sets: Sequence[EmbeddingSet], columns: Mapping[str, Sequence[str]]) -> None:
     """Nothing, when every text of every set is the profile or a column.
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from flows.embedding_sets import described, embedding_sets, refuse_unknown_texts
+from flows.embedding_outlook import due_of, in_all
+from flows.embedding_sets import by_encoder, described, embedding_sets, refuse_unknown_texts
 from flows.model_choices import ModelChoice
 from flows.projection import project
 from flows.settings import Settings
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 State = Literal["kept", "to do"]
 
 # Rules of thumb for 2 cores, used until this warehouse has figures of its own.
-TEXTS_PER_S = 60.0
 FLOP_PER_S = 1e11
 FLOP_PER_CELL = 3600.0
 LIKELY_EPOCHS = 150
@@ -216,16 +216,27 @@ def _embed_outlook(
     sets = embedding_sets(settings)
     refuse_unknown_texts(sets, {kind: sight.sizes[f"{kind}_columns"] for kind in ("item", "user")})
     asked = described(sets)
-    models = ", ".join(dict.fromkeys(one.identity.model for one in asked))
     if sight.snapshot is not None:
         key = embed.embed_key(sight.snapshot, asked)
         if found := warehouse.find_stage("embed", key):
+            models = ", ".join(dict.fromkeys(one.identity.model for one in asked))
             words = f"{found.stages['embed']['summary']['items_with_vector']:,} items by {models}"
             return _Sight(found, None, sight.sizes, {}), StageOutlook("embed", "kept", words)
-    # profiles are counted; of the columns it is only known that an entity has at most one text of each
-    n_texts = profiles.facts["texts"] * sum(len(one.wanted.texts) for one in asked)
-    words = f"at most {n_texts:,} texts by {models}; texts embedded before are not embedded again"
-    return _Sight(None, None, sight.sizes, {}), StageOutlook("embed", "to do", words, 10 + n_texts / TEXTS_PER_S)
+    due = in_all([due_of(warehouse, same, sight.snapshot, profiles.facts["texts"]) for same in by_encoder(asked)])
+    facts = {"texts": due.texts - due.known, "texts_known": due.known, "measured_calls": due.measured}
+    return _Sight(None, None, sight.sizes, {}), StageOutlook(
+        "embed",
+        "to do",
+        due.words,
+        due.seconds,
+        calls=due.calls,
+        tokens=due.tokens,
+        usd=due.usd,
+        facts=facts if due.calls else {},
+        new=due.calls,
+        usd_low=due.usd_low,
+        usd_high=due.usd_high,
+    )
 
 
 def _train_outlook(

@@ -25,7 +25,7 @@ def refresh(settings: Settings, workspace: Workspace, stage: Stage = call) -> st
     choices, sets = run_choices(settings), embedding_sets(settings)
     stage(train.check_models, workspace, choices, settings)
     stage(first_look.check_engine, workspace, settings.profiles)
-    stage(first_look.check_encoders, sets)
+    stage(first_look.check_encoders, workspace, sets)
     snapshot = stage(ingest.ingest, workspace, settings.source, settings.split)
     stage(first_look.check_texts, workspace, snapshot, sets)
     snapshot = stage(profile.build_profiles, workspace, snapshot, settings.profiles)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -31,6 +32,13 @@ _LENGTH_TOLERANCE = 1e-3
 # ones fill the caches equally well (texts/s on one core, float32: 54 at 256 tokens, 59 at 1,024, 56 at 2,048).
 _CPU_TOKENS, _GPU_TOKENS = 1_024, 65_536
 _LETTERS_A_TOKEN = 4  # of models whose tokenizer cannot be asked
+
+
+@dataclass(frozen=True)
+class LocalIdentity(EncoderIdentity):
+    """The same with the directory the model lies in."""
+
+    path: Path
 
 
 class SentenceEncoderConfig(BaseModel):
@@ -70,7 +78,7 @@ class SentenceEncoderConfig(BaseModel):
         """The encoder's key, without loading the model or importing torch."""
         return self.describe().key
 
-    def describe(self, *, download: bool = True) -> EncoderIdentity:
+    def describe(self, *, download: bool = True) -> LocalIdentity:
         """Everything known about the vectors before a model is loaded; hashes every model file (0.2 s for 90 MB).
 
         Raises:
@@ -90,7 +98,7 @@ class SentenceEncoderConfig(BaseModel):
         if dim != whole:
             told["dim"] = dim
         key = hashlib.sha256(canonical_json(told)).hexdigest()
-        return EncoderIdentity(key, self.short_name, dim, self.model, dtype, directory)
+        return LocalIdentity(key, self.short_name, dim, self.model, dtype, directory)
 
     def open(self) -> SentenceEncoder:
         """The loaded encoder; its directory is checked before anything is imported.

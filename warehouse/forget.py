@@ -97,6 +97,7 @@ def forget_user(warehouse: "Warehouse", user_id: str) -> Removal:
     replies = 0
     if (warehouse.root / "ledger.sqlite").exists():
         with warehouse.ledger() as ledger:
+            ledger.embedded.keep_only(_texts_that_stay(warehouse.current()))
             replies = ledger.forget("user", user_id, {key for key in items.values() if key})
     dropped = warehouse.gc(keep=1, min_age_s=0).snapshots
     for folder in models:
@@ -115,6 +116,18 @@ def _quoting(snapshot: "Snapshot", user_id: str) -> dict[str, str | None]:
     """Items whose profile was built from a text of the user, each with the key of the request that made it."""
     rows = snapshot.read("profiles", ["entity_id", "evidence", "request_key"], {"kind": "item"}).to_pylist()
     return {row["entity_id"]: row["request_key"] for row in rows if user_id in row["evidence"]}
+
+
+def _texts_that_stay(snapshot: "Snapshot | None") -> set[str]:
+    """Hashes of the texts of everybody else; whatever else was embedded may be the user's, of today or of long ago."""
+    if snapshot is None:
+        return set()
+    texts = snapshot.read("profiles", ["profile"])["profile"].to_pylist()
+    staying = {hashlib.sha256(text.encode()).hexdigest() for text in texts if text}
+    for name in snapshot.tables:
+        if name.startswith("embeddings_"):
+            staying.update(snapshot.read(name, ["text_hash"])["text_hash"].to_pylist())
+    return staying
 
 
 def _write_without(

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from warehouse.batches import Batches
+from warehouse.embedded import EmbeddedTexts
 from warehouse.ledger_entries import (
     Announced,
     Answer,
@@ -95,6 +96,7 @@ class Ledger:
         self.path = path
         self._file = LedgerFile(path, read_only=read_only)
         self.batches = Batches(self._file)
+        self.embedded = EmbeddedTexts(self._file)
 
     def __enter__(self) -> Self:
         return self

@@ -1,22 +1,24 @@
 """Texts as vectors, one table a set: each text embedded once, users without text pooled from their training items.
 
-What is computed is written down as it goes, a thousand texts at a time; a run that was killed goes on from there.
+What is computed is written down as it goes, a thousand texts at a time; a run that was killed goes on from there. What
+a server was paid for is in the ledger the moment it comes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flows.embedding_sets import DescribedSet, EmbeddingSet, described
+from flows.embedding_sets import DescribedSet, EmbeddingSet, by_encoder, described
 from flows.settings import digest
+from flows.steps.due_vectors import DueVectors, due_vectors, tables_of_before
+from flows.steps.encoders import keeps_its_replies, opened_encoder, set_aside, spent
 from flows.steps.ingest import stamp
-from flows.steps.rows import sequence_hash, strings, vectors
-from flows.steps.texts import HASH, SetTexts, TextPool, collect_texts, text_pool
+from flows.steps.rows import records, sequence_hash
+from flows.steps.texts import HASH, SetTexts
 from flows.steps.vector_rows import VectorIndex, vector_rows
 from flows.workspace import Workspace
 
@@ -27,19 +29,8 @@ if TYPE_CHECKING:
 VERSION = 1
 SHARD_TEXTS = 1_024
 
-
-@dataclass(frozen=True)
-class Made:
-    """The vectors of one encoder.
-
-    Attributes:
-        computed, reused: how many were encoded now, how many were there before.
-    """
-
-    index: VectorIndex
-    shards: VectorShards
-    computed: int
-    reused: int
+# hash of a text → (code, detail): why there is no vector of it
+Refused = dict[bytes, tuple[str, str]]
 
 
 def embed_profiles(workspace: Workspace, snapshot_id: str, sets: Sequence[EmbeddingSet]) -> str:
@@ -51,36 +42,43 @@ def embed_profiles(workspace: Workspace, snapshot_id: str, sets: Sequence[Embedd
     Raises:
         What the encoder refuses, and DiskFullError; shards finished before are kept for the next run.
     """
-    upstream = workspace.warehouse.snapshot(snapshot_id)
+    warehouse = workspace.warehouse
+    upstream = warehouse.snapshot(snapshot_id)
     asked = described(sets)
     key = embed_key(upstream, asked)
-    if found := workspace.found("embed", key):
-        for encoder_key in {one.identity.key for one in asked}:
-            workspace.warehouse.vector_shards(encoder_key).remove()
+    if not _may_be_asked_again(workspace, key) and (found := workspace.found("embed", key)):
+        for same in by_encoder(asked):
+            warehouse.vector_shards(same[0].identity.key).remove()
         return found
     started = time.monotonic()
-    builder = workspace.warehouse.begin(upstream)
-    for table in _tables_of_before(workspace, upstream) - {one.table for one in asked}:
+    builder = warehouse.begin(upstream)
+    for table in tables_of_before(warehouse, upstream) - {one.table for one in asked}:
         builder.drop_table(table)
-    made: list[Made] = []
     said: dict[str, dict[str, Any]] = {}
-    for encoder_key in dict.fromkeys(one.identity.key for one in asked):
-        same = [one for one in asked if one.identity.key == encoder_key]
-        texts = [collect_texts(upstream, one.wanted) for one in same]
-        made.append(_vectors(workspace, upstream, same[0], texts))
-        for one, own in zip(same, texts, strict=True):
-            rows = vector_rows(own, made[-1].index, one.wanted.pooling)
-            _write(builder, one.table, rows, made[-1].index)
+    aside: dict[tuple[str, str], dict[str, Any]] = {}
+    counted = {"computed": 0, "reused": 0}
+    for same in by_encoder(asked):
+        shards = warehouse.vector_shards(same[0].identity.key)
+        due = due_vectors(warehouse, upstream, same, shards.read())
+        refused = _encode(workspace, same[0].config, due, shards) if len(due.missing) else {}
+        for one, own in zip(same, due.texts, strict=True):
+            rows = vector_rows(own, due.index, one.wanted.pooling)
+            _write(builder, one.table, rows, due.index)
             said[one.table] = set_summary(upstream, one, own, rows)
+            aside |= _aside(own, refused, workspace.run_id)
+        counted["computed"] += len(due.missing) - len(refused)
+        counted["reused"] += due.reused
+    kept = [row for row in records(upstream.read("quarantine")) if row["stage"] != "embed"]
+    _replace_rows(builder, "quarantine", [*kept, *aside.values()])
     default = asked[0].table
     builder.default_embeddings(default)
-    counted = {"computed": sum(one.computed for one in made), "reused": sum(one.reused for one in made)}
-    stamp(builder, "embed", key, {**said[default], **counted, "sets": [said[one.table] for one in asked]})
+    summary = {**said[default], **counted, "sets": [said[one.table] for one in asked]}
+    stamp(builder, "embed", key, summary | ({"set_aside": len(aside)} if aside else {}))
     workspace.tally.embedded += counted["computed"]
     workspace.tally.embeddings_reused += counted["reused"]
     snapshot = workspace.commit(builder)
-    for one in made:
-        one.shards.remove()
+    for same in by_encoder(asked):
+        warehouse.vector_shards(same[0].identity.key).remove()
     return workspace.done("embed", snapshot, started)
 
 
@@ -117,22 +115,33 @@ def set_summary(snapshot: Snapshot, one: DescribedSet, texts: SetTexts, rows: Ma
     }
 
 
-def _vectors(workspace: Workspace, upstream: Snapshot, one: DescribedSet, texts: Sequence[SetTexts]) -> Made:
-    """The vector of every text of some sets of one encoder, or that of the entity where it was pooled before."""
-    pool = text_pool(texts)
-    index = VectorIndex(np.concatenate([pool.hashes, *(own.hashes for own in texts)]))
-    shards = workspace.warehouse.vector_shards(one.identity.key)
-    reused = sum(index.put(*known) for known in _known(workspace, upstream, one.identity.key))
-    index.settle()
-    reused += sum(index.put(*shard) for shard in shards.read())
-    needed = np.zeros(len(pool.hashes), bool)
-    for own in texts:
-        of_new_rows = np.repeat(~index.knows(own.hashes), np.diff(own.starts))
-        needed[np.searchsorted(pool.hashes, own.text_hashes[of_new_rows])] = True
-    missing = np.flatnonzero(needed & ~index.knows(pool.hashes))
-    if len(missing):
-        _encode(workspace, one.config, pool, missing, index, shards)
-    return Made(index, shards, len(missing), reused)
+def _may_be_asked_again(workspace: Workspace, key: str) -> bool:
+    """Whether `--retry` was said and the last time texts were put aside; a refusal that was no reply may be another."""
+    before = workspace.warehouse.find_stage("embed", key) if workspace.retry else None
+    return before is not None and before.stages["embed"]["summary"].get("set_aside", 0) > 0
+
+
+def _encode(workspace: Workspace, config: EncoderConfig, due: DueVectors, shards: VectorShards) -> Refused:
+    """Puts the vector of every missing text into the index, each shard on disk before the next one is begun."""
+    pool, order = due.pool, due.missing
+    at_once = len(order) if keeps_its_replies(config) else SHARD_TEXTS
+    refused: Refused = {}
+    workspace.progress.note(f"embed: loading {config.model}")
+    with opened_encoder(workspace, config, len(order)) as encoder:
+        for start in range(0, len(order), at_once):
+            part = order[start : start + at_once]
+
+            def on_progress(done: int, total: int, before: int = start) -> None:
+                workspace.progress.advance("embed texts", before + done, len(order), spent(encoder))
+
+            made = encoder.encode([pool.texts[place] for place in part], on_progress)
+            why = set_aside(encoder)
+            good = np.array([pool.texts[place] not in why for place in part])
+            if good.any() and at_once == SHARD_TEXTS:
+                shards.add(pool.hashes[part[good]], made[good])
+            due.index.put(pool.hashes[part[good]], made[good])
+            refused |= {bytes(pool.hashes[place]): why[pool.texts[place]] for place in part[~good]}
+    return refused
 
 
 def _write(builder: SnapshotBuilder, table: str, rows: Mapping[str, Any], index: VectorIndex) -> None:
@@ -146,47 +155,20 @@ def _write(builder: SnapshotBuilder, table: str, rows: Mapping[str, Any], index:
         builder.append(table, whole.filter(~old))
 
 
-def _known(workspace: Workspace, upstream: Snapshot, encoder_key: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(hashes, vectors) of every table that this very encoder made, as they are stored."""
-    for snapshot in (upstream, workspace.warehouse.current()):
-        for made_by, table in _said(snapshot):
-            if snapshot is not None and made_by == encoder_key and table in snapshot.tables:
-                rows = snapshot.read(table, columns=["text_hash", "embedding"])
-                if rows.num_rows:
-                    yield np.array(strings(rows, "text_hash"), HASH), vectors(rows)
+def _replace_rows(builder: SnapshotBuilder, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    from warehouse import arrow_rows
+
+    builder.replace(table, arrow_rows(table, rows))
 
 
-def _tables_of_before(workspace: Workspace, upstream: Snapshot) -> set[str]:
-    """Tables carried over that this stage made for sets that may be gone; others were brought by somebody else."""
-    return {table for _, table in _said(workspace.warehouse.current()) if table in upstream.tables}
-
-
-def _said(snapshot: Snapshot | None) -> list[tuple[str, str]]:
-    """(encoder's key, table) of every set of a snapshot; one written before there were sets has the one it names."""
-    summary = snapshot.stages.get("embed", {}).get("summary") if snapshot else None
-    if not summary:
-        return []
-    return [(said["encoder_key"], f"embeddings_{said['short_name']}") for said in summary.get("sets", [summary])]
-
-
-def _encode(
-    workspace: Workspace,
-    config: EncoderConfig,
-    pool: TextPool,
-    missing: np.ndarray,
-    index: VectorIndex,
-    shards: VectorShards,
-) -> None:
-    """Every missing text as a vector, longest first, each shard on disk before the next one is begun."""
-    order = np.array(sorted(missing.tolist(), key=lambda place: (-len(pool.texts[place]), place)))
-    workspace.progress.note(f"embed: loading {config.model}")
-    with config.open() as encoder:
-        for start in range(0, len(order), SHARD_TEXTS):
-            part = order[start : start + SHARD_TEXTS]
-
-            def on_progress(done: int, total: int, before: int = start) -> None:
-                workspace.progress.advance("embed texts", before + done, len(order))
-
-            made = encoder.encode([pool.texts[place] for place in part], on_progress)
-            shards.add(pool.hashes[part], made)
-            index.put(pool.hashes[part], made)
+def _aside(texts: SetTexts, refused: Refused, run_id: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """(kind, id) → row of quarantine, for everybody with a text that has no vector; they are masked."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    if not refused:
+        return rows
+    for kind, entity_id, start, end in zip(texts.kinds, texts.ids, texts.starts, texts.starts[1:], strict=False):
+        why = next((refused[bytes(h)] for h in texts.text_hashes[start:end] if bytes(h) in refused), None)
+        if why is not None:
+            own = {"stage": "embed", "kind": kind, "entity_id": entity_id, "run_id": run_id}
+            rows[kind, entity_id] = own | {"code": why[0], "detail": why[1]}
+    return rows

@@ -31,13 +31,24 @@ def check_engine(workspace: Workspace, settings: ProfileSettings) -> None:
             pass
 
 
-def check_encoders(sets: Sequence[EmbeddingSet]) -> None:
-    """Nothing, when every encoder's files are there and may be read; no model is loaded.
+def check_encoders(workspace: Workspace, sets: Sequence[EmbeddingSet]) -> None:
+    """Nothing, when every encoder's files are there and may be read, or it has the cap, price and key it asks for.
+
+    No model is loaded and nothing is asked. An encoder that has made vectors here is not asked for its key again.
 
     Raises:
         SettingValueError, and what providers refuses.
     """
-    described(sets)
+    from providers import OpenAIEmbeddingsConfig
+
+    used = {
+        said.get("encoder_key")
+        for snapshot in workspace.warehouse.snapshots()
+        for said in snapshot.stages.get("embed", {}).get("summary", {}).get("sets", ())
+    }
+    for one in described(sets):
+        if isinstance(one.config, OpenAIEmbeddingsConfig) and one.identity.key not in used:
+            one.config.checked_key()
 
 
 def check_texts(workspace: Workspace, snapshot_id: str, sets: Sequence[EmbeddingSet]) -> None:

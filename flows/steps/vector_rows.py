@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ class VectorIndex:
 def vector_rows(texts: SetTexts, index: VectorIndex, pooling: str) -> dict[str, Any]:
     """Columns of an embeddings table: entities with texts, then users with the unit mean of their items' vectors.
 
-    A mean without direction is no vector: that row is left out.
+    A mean without direction is no vector, and an entity with a text that was put aside has none: no row.
     """
     n, p = len(texts.ids), len(texts.pooled)
     matrix = np.empty((n + p, index.matrix.shape[1]), np.float32)
@@ -72,17 +73,23 @@ def vector_rows(texts: SetTexts, index: VectorIndex, pooling: str) -> dict[str, 
     if known.all():
         np.take(index.matrix, index.places(texts.hashes), axis=0, out=matrix[:n])
     else:
-        members = index.places(texts.text_hashes)
+        members, whole = index.places(texts.text_hashes), index.knows(texts.text_hashes)
         for part, rows, starts in _parts(texts.starts):
             there[part] = _pool(index.matrix[members[rows]], starts, pooling, out=matrix[part])
+            there[part] &= np.logical_and.reduceat(whole[rows], starts)  # with a text that was put aside there is none
         matrix[:n][known] = index.matrix[index.places(texts.hashes[known])]
         there[:n] |= known
-    for part, rows, starts in _parts(texts.pooled_starts):
-        moved = slice(n + part.start, n + part.stop)
-        there[moved] = _pool(matrix[texts.pooled_rows[rows]], starts, "mean", out=matrix[moved])
+    pooled_starts, pooled_rows = _only(there, texts.pooled_starts, texts.pooled_rows)
+    some = np.diff(pooled_starts) > 0
+    for part, rows, starts in _parts(np.append(pooled_starts[:-1][some], pooled_starts[-1])):
+        moved = n + np.flatnonzero(some)[part]
+        unit = np.empty((len(moved), matrix.shape[1]), np.float32)
+        there[moved] = _pool(matrix[pooled_rows[rows]], starts, "mean", out=unit)
+        matrix[moved] = unit
+    there[n:] &= some
     own = [value.decode() for value in texts.hashes.tolist()]
-    spans = zip(texts.pooled_starts[:-1], texts.pooled_starts[1:], strict=True)
-    of_pooled = [pooled_hash([own[row] for row in texts.pooled_rows[start:end]]) for start, end in spans]
+    spans = pairwise(pooled_starts)
+    of_pooled = [pooled_hash([own[row] for row in pooled_rows[start:end]]) for start, end in spans]
     columns: dict[str, Any] = {
         "kind": [*texts.kinds, *["user"] * p],
         "entity_id": [*texts.ids, *texts.pooled],
@@ -93,6 +100,12 @@ def vector_rows(texts: SetTexts, index: VectorIndex, pooling: str) -> dict[str, 
         columns = {name: [values[row] for row in kept] for name, values in columns.items()}
         matrix = matrix[kept]
     return {**columns, "embedding": matrix if len(matrix) else np.zeros((0, 1), np.float32)}
+
+
+def _only(there: np.ndarray, starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same owners with only those of their rows that are there."""
+    kept = there[rows]
+    return np.concatenate([[0], np.cumsum(kept)])[starts], rows[kept]
 
 
 def _parts(starts: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
