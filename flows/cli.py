@@ -76,6 +76,10 @@ def _refuse(error: Exception, arguments: Sequence[str]) -> int:
     """The exit code of an error, after its sentence was printed with the command to go on."""
     if isinstance(error, typer.Abort):
         error = InterruptedRunError("SIGINT")
+    elif isinstance(error, OSError) and not hasattr(error, "exit_code"):
+        from warehouse import disk_fault
+
+        error = disk_fault(error) or error
     format_message = getattr(error, "format_message", None)
     if format_message is not None:  # typer's own refusals: an unknown command or option
         last_word(f"{format_message()} Help: semalign --help")

@@ -13,12 +13,13 @@ import pyarrow as pa
 
 from warehouse.errors import SchemaMismatchError, UnknownTableError
 from warehouse.fragments import Fragment, VerifiedFiles, new_fragment, widths
+from warehouse.migrations import schema_version
 from warehouse.snapshot import FORMAT, Snapshot, seal
 from warehouse.storage import (
     canonical_json,
     content_key,
     created,
-    disk_full_named,
+    disk_faults_named,
     file_name,
     fsync_directory,
     make_directory,
@@ -116,12 +117,12 @@ class SnapshotBuilder:
 
         Raises:
             LockRequiredError: the run lock is not held by this process.
-            DiskFullError: nothing was committed; staging is empty again.
+            DiskFullError, DiskFaultError: nothing was committed; staging is empty again.
         """
         self._require_lock("a commit")
         staging = make_directory(self._root / "staging") / uuid.uuid4().hex
         try:
-            with disk_full_named(self._root, self._pending_bytes()):
+            with disk_faults_named(self._root, self._pending_bytes()):
                 make_directory(staging / "snapshot")
                 fresh = self._write_fragments(staging)
                 manifest = self._manifest(fresh, settings_hash, code_version, ledger_mark)
@@ -194,6 +195,7 @@ class SnapshotBuilder:
         counter, digest = self._next_counter(), content_key(content)
         return {
             "format": FORMAT,
+            "schema": schema_version(),
             "id": f"{counter:08d}-{digest[:12]}",
             "counter": counter,
             "parent": self._parent.id if self._parent else None,
