@@ -56,6 +56,8 @@ if TYPE_CHECKING:
         NotUtf8Error,
         SourceError,
         UnreadableSourceError,
+        UnsafePickleError,
+        VectorFileError,
     )
     from warehouse.sources import is_query, read_source, source_fingerprint
     from warehouse.storage import (
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
         arrow_rows,
         arrow_table,
     )
+    from warehouse.vector_files import NamedVectors, pickled_profiles, read_vectors, write_vectors
 
 __all__ = [
     "EMBEDDINGS",
@@ -134,6 +137,7 @@ __all__ = [
     "MatrixPaths",
     "MissingColumnError",
     "MissingFileError",
+    "NamedVectors",
     "NotUtf8Error",
     "PinnedError",
     "Receipt",
@@ -158,6 +162,8 @@ __all__ = [
     "UnknownUserError",
     "UnreadableSourceError",
     "UnsafePathError",
+    "UnsafePickleError",
+    "VectorFileError",
     "VerifySummary",
     "Warehouse",
     "WarehouseError",
@@ -176,13 +182,16 @@ __all__ = [
     "is_query",
     "make_directory",
     "pack_entities",
+    "pickled_profiles",
     "quality_checks",
     "read_source",
+    "read_vectors",
     "replacing",
     "source_fingerprint",
     "sql_identifier",
     "unpack_attributes",
     "write_parquet",
+    "write_vectors",
 ]
 
 _HOMES = {
@@ -207,6 +216,8 @@ _HOMES = {
         "NotUtf8Error",
         "SourceError",
         "UnreadableSourceError",
+        "UnsafePickleError",
+        "VectorFileError",
     ),
     "sources": ("is_query", "read_source", "source_fingerprint"),
     "storage": (
@@ -220,6 +231,7 @@ _HOMES = {
         "sql_identifier",
     ),
     "table": ("Table",),
+    "vector_files": ("NamedVectors", "pickled_profiles", "read_vectors", "write_vectors"),
 }
 
 

@@ -94,9 +94,10 @@ class SnapshotBuilder:
         if self._default_embeddings == name:
             self._default_embeddings = None
 
-    def default_embeddings(self, name: str) -> None:
-        """`embeddings` stands for this encoder's table; without a call, for the one written last."""
-        if not self._declared(name).family or (name not in self._carried and name not in self._pending):
+    def default_embeddings(self, name: str | None) -> None:
+        """`embeddings` stands for this encoder's table, or for none; without a call, for the one written last."""
+        written = {*self._carried, *self._pending}
+        if name is not None and (not self._declared(name).family or name not in written):
             raise UnknownTableError(name, [known for known in self._names() if known.startswith("embeddings_")])
         self._default_embeddings = name
 
