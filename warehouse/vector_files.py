@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from warehouse.bombs import refuse_bombs
 from warehouse.pickles import read_pickle
 from warehouse.source_errors import VectorFileError
 from warehouse.storage import atomic_write, created, replacing
 
 MAX_WIDTH = 65_536
-_MAX_ID_BYTES = 4_096
 _ID_COLUMNS = ("entity_id", "id", "item_id", "user_id")
 _NAME_IDS = "Give the id of each row, in its order: --ids FILE (.txt, .json, .csv or .npy)"
 # how far a length may be from one and still be a rounding of it
@@ -200,20 +200,31 @@ def _parquet_file(path: Path, id_column: str | None, vector_column: str | None) 
     try:
         schema = pq.read_schema(path)
         named, vector = _chosen(path, schema, id_column, vector_column)
-        is_text = pa.types.is_string(schema.field(named).type) or pa.types.is_large_string(schema.field(named).type)
-        # ids stay indices into their distinct texts until those are known to be short
-        with pq.ParquetFile(path, read_dictionary=[named] if is_text else None) as parquet:
-            rows = parquet.read(columns=[named, vector]).unify_dictionaries()
+        _refuse_bomb(path, [named, vector])
+        with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+            rows = parquet.read(columns=[named, vector])
     except (pa.ArrowException, OSError) as error:
         raise VectorFileError(
             str(path), f"it is no Parquet file that can be read ({error})", "Write it anew"
         ) from error
-    ids = rows.column(named).combine_chunks()
-    longest = max(map(len, ids.dictionary.cast(pa.large_binary()).to_pylist()), default=0) if is_text else 0
-    if ids.null_count or longest > _MAX_ID_BYTES:
-        detail = f"column `{named}` has {ids.null_count} rows without an id, and its longest has {longest:,} bytes"
-        raise VectorFileError(str(path), detail, f"Give every row an id of at most {_MAX_ID_BYTES:,} bytes")
+    ids = rows.column(named)
+    if ids.null_count:
+        raise VectorFileError(
+            str(path), f"column `{named}` has {ids.null_count:,} rows without an id", "Leave them out"
+        )
     return [str(name) for name in ids.to_pylist()], _matrix(path, rows.column(vector).combine_chunks(), vector)
+
+
+def _refuse_bomb(path: Path, columns: list[str]) -> None:
+    import duckdb
+
+    with duckdb.connect() as connection:
+        try:
+            refuse_bombs(connection, [str(path)], columns)
+        except (duckdb.Error, RuntimeError) as error:
+            raise VectorFileError(
+                str(path), f"it is no Parquet file that can be read ({error})", "Write it anew"
+            ) from error
 
 
 def _matrix(path: Path, column: pa.Array, name: str) -> np.ndarray:
@@ -243,6 +254,7 @@ def _chosen(path: Path, schema: pa.Schema, id_column: str | None, vector_column:
 
 
 def _names_things(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
 
 

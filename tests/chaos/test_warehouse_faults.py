@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from servers.writers import PRELUDE, READER, WRITER, first_line, killed, started
 
+from flows import cli
 from warehouse import (
     CorruptFileError,
     Ledger,
@@ -158,6 +159,46 @@ def test_T_C3_a_full_disk_leaves_what_was_published_and_an_empty_staging(tmp_pat
 @pytest.mark.parametrize("limit_bytes", [int(10 * 1.38**step) for step in range(30)])
 def test_T_C3_thirty_sizes(tmp_path, limit_bytes):
     survive_a_full_disk(tmp_path, limit_bytes)
+
+
+@pytest.mark.full
+def test_T_I2_two_hundred_bits_through_verify_full_and_through_reads(tmp_path, capsys):
+    """Each flip twice: seen by the command whatever the notes say, and by a read that has no note of it."""
+    warehouse, rng = Warehouse(tmp_path), random.Random(11)
+    n = 500
+    columns = {"kind": ["item"] * n, "entity_id": [str(i) for i in range(n)], "text_hash": ["h"] * n}
+    embedding = np.random.default_rng(0).normal(size=(n, 16))
+    with warehouse.lock():
+        builder = warehouse.begin(None)
+        builder.replace("embeddings_x", arrow_table("embeddings_x", {**columns, "embedding": embedding}))
+        snapshot = warehouse.publish(builder.commit())
+    path = snapshot.tables["embeddings_x"][0].path
+    path.chmod(0o600)
+    whole, status = path.read_bytes(), path.stat()
+    words = ["verify", "--full", "--root", str(tmp_path)]
+    found = {"verify --full": 0, "read": 0, "training's read": 0}
+    for _ in range(200):
+        content = bytearray(whole)
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        with path.open("r+b") as stream:
+            stream.write(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        found["verify --full"] += cli.run(words) == 6
+        with pytest.raises(CorruptFileError):
+            snapshot.doubting().read("embeddings")
+        found["training's read"] += 1
+        path.touch()
+        with pytest.raises(CorruptFileError):
+            snapshot.read("embeddings")
+        found["read"] += 1
+        with path.open("r+b") as stream:
+            stream.write(whole)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert found == dict.fromkeys(found, 200)
+    assert cli.run(words) == 0
+    capsys.readouterr()
+    with capsys.disabled():
+        print(f"T-I2: of 200 flips (seed 11) noticed: {found}")
 
 
 def test_T_I2_every_flipped_bit_is_noticed(tmp_path):
