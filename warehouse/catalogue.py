@@ -135,7 +135,12 @@ class Catalogue:
         """A file that DuckDB cannot read, though the notes say it was whole, is hashed and named."""
         import duckdb
 
-        said_of_the_query = (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError)
+        said_of_the_query = (
+            duckdb.ProgrammingError,
+            duckdb.DataError,
+            duckdb.NotSupportedError,
+            duckdb.PermissionException,
+        )
         try:
             yield
         except duckdb.Error as error:

@@ -91,6 +91,5 @@ def test_after_forget_user_and_gc_no_byte_under_the_root_holds_the_canary(tmp_pa
         assert cli.run(["run"]) == 0
         assert holds(root) == []
     with capsys.disabled():
-        print(
-            f"forget-user: {len(before)} files held the canary ({', '.join(sorted(kinds))}); 0 after, 0 after another run"
-        )
+        where = ", ".join(sorted(kinds))
+        print(f"forget-user: {len(before)} files held the canary before ({where}); 0 after, and 0 after a run")
