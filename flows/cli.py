@@ -19,6 +19,7 @@ from flows import (
     cli_pipeline,
     cli_profiles,
     cli_start,
+    cli_transfer,
 )
 from flows.cli_options import CONFIG, JSON, ROOT, SET, Options
 from flows.cli_output import command_line, last_word
@@ -40,7 +41,18 @@ def common(ctx: typer.Context, config: CONFIG = None, root: ROOT = None, set_: S
     ctx.obj = Options(config, root, tuple(set_ or ()), json)
 
 
-for part in (cli_start, cli_pipeline, cli_models, cli_inspect, cli_profiles, cli_batches, cli_checks, cli_operations):
+_PARTS = (
+    cli_start,
+    cli_pipeline,
+    cli_models,
+    cli_inspect,
+    cli_profiles,
+    cli_batches,
+    cli_checks,
+    cli_transfer,
+    cli_operations,
+)
+for part in _PARTS:
     part.register(app)
 
 
@@ -76,6 +88,10 @@ def _refuse(error: Exception, arguments: Sequence[str]) -> int:
     """The exit code of an error, after its sentence was printed with the command to go on."""
     if isinstance(error, typer.Abort):
         error = InterruptedRunError("SIGINT")
+    elif isinstance(error, OSError) and not hasattr(error, "exit_code"):
+        from warehouse import disk_fault
+
+        error = disk_fault(error) or error
     format_message = getattr(error, "format_message", None)
     if format_message is not None:  # typer's own refusals: an unknown command or option
         last_word(f"{format_message()} Help: semalign --help")

@@ -181,9 +181,9 @@ def _back_up(workspace: Workspace, error: Exception) -> None:
     After a failed write nobody knows what the disk holds: then the ledger is left alone, and opening it next time
     shows whether it is whole.
     """
-    from warehouse import CorruptFileError, DiskFullError, LedgerClosedError, LedgerWriteError
+    from warehouse import CorruptFileError, DiskFaultError, DiskFullError, LedgerClosedError, LedgerWriteError
 
-    doubtful = (CorruptFileError, DiskFullError, LedgerClosedError, LedgerWriteError)
+    doubtful = (CorruptFileError, DiskFaultError, DiskFullError, LedgerClosedError, LedgerWriteError)
     if not workspace.tally.has_paid or isinstance(error, doubtful):
         return
     # the error that ended the run says more than one of its backup, which is a full disk again

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from warehouse.errors import (
         AlreadyAnsweredError,
         CorruptFileError,
+        DiskFaultError,
         DiskFullError,
         DuplicateKeyError,
         FormatVersionError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         LockUnsupportedError,
         MatrixError,
         PinnedError,
+        SchemaDriftError,
         SchemaMismatchError,
         SqlError,
         TooLittleRoomError,
@@ -56,12 +58,15 @@ if TYPE_CHECKING:
         NotUtf8Error,
         SourceError,
         UnreadableSourceError,
+        UnsafePickleError,
+        VectorFileError,
     )
     from warehouse.sources import is_query, read_source, source_fingerprint
     from warehouse.storage import (
         atomic_write,
         canonical_json,
         content_key,
+        disk_fault,
         file_sha256,
         make_directory,
         replacing,
@@ -87,6 +92,7 @@ if TYPE_CHECKING:
         arrow_rows,
         arrow_table,
     )
+    from warehouse.vector_files import NamedVectors, pickled_profiles, read_vectors, write_vectors
 
 __all__ = [
     "EMBEDDINGS",
@@ -112,6 +118,7 @@ __all__ = [
     "ColumnMapError",
     "Committed",
     "CorruptFileError",
+    "DiskFaultError",
     "DiskFullError",
     "Door",
     "Drift",
@@ -134,11 +141,13 @@ __all__ = [
     "MatrixSpec",
     "MissingColumnError",
     "MissingFileError",
+    "NamedVectors",
     "NotUtf8Error",
     "PinnedError",
     "Receipt",
     "Removal",
     "RowCheck",
+    "SchemaDriftError",
     "SchemaMismatchError",
     "Snapshot",
     "SnapshotBuilder",
@@ -157,6 +166,8 @@ __all__ = [
     "UnknownUserError",
     "UnreadableSourceError",
     "UnsafePathError",
+    "UnsafePickleError",
+    "VectorFileError",
     "VectorShards",
     "VerifySummary",
     "Warehouse",
@@ -168,6 +179,7 @@ __all__ = [
     "canonical_json",
     "check_door",
     "content_key",
+    "disk_fault",
     "drift",
     "file_sha256",
     "findings",
@@ -175,13 +187,16 @@ __all__ = [
     "is_query",
     "make_directory",
     "pack_entities",
+    "pickled_profiles",
     "quality_checks",
     "read_source",
+    "read_vectors",
     "replacing",
     "source_fingerprint",
     "sql_identifier",
     "unpack_attributes",
     "write_parquet",
+    "write_vectors",
 ]
 
 _HOMES = {
@@ -208,18 +223,22 @@ _HOMES = {
         "NotUtf8Error",
         "SourceError",
         "UnreadableSourceError",
+        "UnsafePickleError",
+        "VectorFileError",
     ),
     "sources": ("is_query", "read_source", "source_fingerprint"),
     "storage": (
         "atomic_write",
         "canonical_json",
         "content_key",
+        "disk_fault",
         "file_sha256",
         "make_directory",
         "replacing",
         "sql_identifier",
     ),
     "table": ("Table",),
+    "vector_files": ("NamedVectors", "pickled_profiles", "read_vectors", "write_vectors"),
 }
 
 

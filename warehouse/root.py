@@ -21,7 +21,7 @@ from warehouse.errors import (
 )
 from warehouse.fragments import VerifiedFiles
 from warehouse.locking import RunLock
-from warehouse.pins import sweep, unpinned
+from warehouse.pins import pinned, sweep, unpinned
 from warehouse.shards import FOLDER, VectorShards
 from warehouse.snapshot import Snapshot, load_manifest
 from warehouse.storage import atomic_write, file_name, fsync_directory, install_tree, make_directory
@@ -279,6 +279,10 @@ class Warehouse:
         from warehouse.catalogue import Catalogue
 
         return Catalogue(snapshot, lambda: self._lineage(snapshot), self.root)
+
+    def reading(self, snapshot: Snapshot) -> AbstractContextManager[None]:
+        """The snapshot is not collected before the block ends."""
+        return pinned(self.root, [snapshot.id])
 
     def matrix(self, snapshot: Snapshot, spec: "MatrixSpec") -> "MatrixPaths":
         """One semantic matrix of a snapshot, built when it is not there; processes that ask at once build it once."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from warehouse.storage import canonical_json, created, disk_full_named, file_name, fsync_directory, make_directory
+from warehouse.storage import canonical_json, created, disk_faults_named, file_name, fsync_directory, make_directory
 
 FOLDER = "vectors"
 _FORMAT = 1
@@ -43,7 +43,7 @@ class VectorShards:
         content = b"\n".join((canonical_json(head).encode(), hashes.tobytes() + flat.tobytes()))
         staged = self._staging / f"shard-{uuid.uuid4().hex}"
         final = self._folder / hashlib.sha256(content).hexdigest()
-        with disk_full_named(final, len(content)):
+        with disk_faults_named(final, len(content)):
             make_directory(self._staging)
             make_directory(self._folder)
             try:

@@ -158,6 +158,7 @@ def train_model(workspace: Workspace, snapshot_id: str, model: PlannedModel, pro
         refuse_thin_text(snapshot, model.label, profiles.min_coverage)
     if is_trained(warehouse, model.model_id):
         return model.model_id
+    snapshot = snapshot.doubting()
     if model.reads_language:
         _check_language(workspace, snapshot, profiles)
     partial = warehouse.inside("models", f"{model.model_id}.partial")
