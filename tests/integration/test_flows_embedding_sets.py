@@ -172,7 +172,7 @@ def test_vectors_of_several_texts_pass_the_gate_before_training(folder, capsys):
 @pytest.mark.parametrize(
     ("sets", "embeddings", "sentence"),
     [
-        ('[encoders.plain]\nname = "wide"', 'name = "plain"', "in embeddings_plain already; give this set another name"),
+        ('[encoders.plain]\nname = "wide"', 'name = "plain"', "are in embeddings_plain already; give this"),
         ('[encoders."Wide-1"]\nname = "wide"', 'name = "plain"', "a set's name is small letters"),
         ("", 'name = "plain"\ntexts = ["profile", "plot"]', "`embeddings.texts` = 'plot': no column; known: blurb, "),
         ('[encoders.x]\nname = "wide"\ntexts = []', 'name = "plain"', "`encoders.x.texts`"),
