@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +57,17 @@ def kl(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
     return 0.5 * (p.log_variance - q.log_variance - 1 + spread + shift).sum(-1)
 
 
+def kl_with_epsilon(q: DiagonalGaussian, p: DiagonalGaussian, epsilon: float = 1e-7) -> Tensor:
+    """(batch,) KL(q || p) with a small term inside ratios and logarithm; biased, and at KL 0 not 0.
+
+    Source: DMRec's released code.
+    Deviations: none from the code, which it exists to reproduce; `kl` is the default everywhere.
+    """
+    variance, other = torch.exp(q.log_variance), torch.exp(p.log_variance) + epsilon
+    shift = (q.mean - p.mean).square() / other
+    return 0.5 * (variance / other + shift - 1 - torch.log(variance / other + epsilon)).sum(-1)
+
+
 def kl_to_standard(q: DiagonalGaussian) -> Tensor:
     """(batch,) KL(q || N(0, I)) in nats.
 
@@ -74,3 +86,9 @@ def squared_wasserstein2(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
     between_means = (q.mean - p.mean).square().sum(-1)
     between_deviations = (torch.exp(0.5 * q.log_variance) - torch.exp(0.5 * p.log_variance)).square().sum(-1)
     return between_means + between_deviations
+
+
+def log_density(gaussian: DiagonalGaussian, z: Tensor) -> Tensor:
+    """(batch,) natural logarithm of each Gaussian's density at its own z (batch, latent)."""
+    squared = (z - gaussian.mean).square() * torch.exp(-gaussian.log_variance)
+    return -0.5 * (squared + gaussian.log_variance + math.log(2 * math.pi)).sum(-1)

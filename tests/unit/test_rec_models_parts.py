@@ -14,6 +14,8 @@ from rec_models.interactions import ResidentInteractions
 from rec_models.losses import decoded_multinomial_nll, multinomial_nll
 from rec_models.semantic import ModelInputs, SemanticMatrix, pooled_users, under_control
 
+KNOWN = ["popularity", "ease", "mult_vae", "cvga", "l_diffrec", "dmrec"]
+
 
 @pytest.fixture
 def three_users():
@@ -185,12 +187,12 @@ def test_comparison_refuses_what_cannot_be_paired(a, b):
 
 
 def test_catalogue_names_every_model_with_its_paper():
-    assert [card.name for card in catalogue()] == ["popularity", "ease", "mult_vae", "dmrec"]
+    assert [card.name for card in catalogue()] == KNOWN
     assert all(card.paper for card in catalogue())
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones():
-    with pytest.raises(UnknownModelError, match=r"'dmrek'; known: popularity, ease, mult_vae, dmrec"):
+    with pytest.raises(UnknownModelError, match=f"'dmrek'; known: {', '.join(KNOWN)}"):
         parse_config({"name": "dmrek"})
 
 
