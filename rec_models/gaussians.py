@@ -52,9 +52,10 @@ def kl(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
     Deviations: DMRec's released code adds 1e-7 inside ratio and logarithm, which is biased once a variance nears
     1e-7 and NaN at log-variance 90; this form needs no such term and is the default everywhere.
     """
-    spread = torch.exp(q.log_variance - p.log_variance)
+    wider = q.log_variance - p.log_variance
     shift = (q.mean - p.mean).square() * torch.exp(-p.log_variance)
-    return 0.5 * (p.log_variance - q.log_variance - 1 + spread + shift).sum(-1)
+    # expm1: near equal variances 1 would swallow what is left of the exponential
+    return 0.5 * (torch.expm1(wider) - wider + shift).sum(-1)
 
 
 def kl_with_epsilon(q: DiagonalGaussian, p: DiagonalGaussian, epsilon: float = 1e-7) -> Tensor:
@@ -74,7 +75,7 @@ def kl_to_standard(q: DiagonalGaussian) -> Tensor:
     Source: Kingma & Welling 2014, appendix B.
     Deviations: none.
     """
-    return 0.5 * (torch.exp(q.log_variance) + q.mean.square() - 1 - q.log_variance).sum(-1)
+    return 0.5 * (torch.expm1(q.log_variance) - q.log_variance + q.mean.square()).sum(-1)
 
 
 def squared_wasserstein2(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
@@ -84,8 +85,9 @@ def squared_wasserstein2(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
     Deviations: none.
     """
     between_means = (q.mean - p.mean).square().sum(-1)
-    between_deviations = (torch.exp(0.5 * q.log_variance) - torch.exp(0.5 * p.log_variance)).square().sum(-1)
-    return between_means + between_deviations
+    wider = 0.5 * (q.log_variance - p.log_variance)
+    between_deviations = torch.exp(0.5 * p.log_variance) * torch.expm1(wider)  # one minus the other, near 0 too
+    return between_means + between_deviations.square().sum(-1)
 
 
 def log_density(gaussian: DiagonalGaussian, z: Tensor) -> Tensor:

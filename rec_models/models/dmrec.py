@@ -47,8 +47,8 @@ class DMRec(GradientRecommender):
         source, rows = self.collaborative.encode(batch, rng)  # q_phi(z | x), equation 2
         language = self.meta_network(rows)  # p_varphi(z | s), equation 7
         fused = self.fuse(source, language)
-        matching = self.config.matching.divergence(fused, source, language, rng).mean()  # L_DM, equation 10, 13 or 15
         likelihood = self.collaborative.likelihood(fused.sample(rng), batch, rng, step)  # L_rec, equation 18
+        matching = self.config.matching.divergence(fused, source, language, rng).mean()  # L_DM, equation 10, 13 or 15
         return likelihood | {"matching": self.matching_weight(step, len(batch)) * matching}  # L, equation 19
 
     def scores(self, batch: UserBatch) -> Tensor:
