@@ -204,6 +204,23 @@ def test_a_misspelt_option_is_answered_with_the_nearest():
 
 
 @pytest.mark.parametrize(
+    ("branch", "sentence"),
+    [
+        (
+            {"base": {"name": "cvga", "hidden_dim": 3}},
+            r"unknown option `base\.hidden_dim` \(did you mean `latent_dim`\?\)",
+        ),
+        ({"matching": {"name": "mddm", "bta": 1}}, r"unknown option `matching\.bta` \(did you mean `beta`\?\)"),
+        ({"meta_network": {"pool": "x"}}, r"`meta_network\.pool`: Input should be 'sum', 'mean' or 'sqrt', got 'x'"),
+        ({"base": {"name": "cvgaa"}}, r"`base`: .*'mult_vae', 'cvga', 'l_diffrec'"),
+    ],
+)
+def test_an_option_of_a_part_is_answered_with_the_parts_own_options_as_a_file_spells_them(branch, sentence):
+    with pytest.raises(ModelSettingsError, match=sentence):
+        parse_config({"name": "dmrec"} | branch)
+
+
+@pytest.mark.parametrize(
     "settings", [{"ks": [0]}, {"select_by": "ndcg@0"}, {"select_by": "luck@3"}, {"names": ["luck"]}]
 )
 def test_a_metric_that_cannot_be_measured_is_refused_before_training(settings):
