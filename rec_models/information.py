@@ -1,4 +1,4 @@
-"""How much a latent tells of the interactions and of the texts it was made from, estimated over all users."""
+"""How much a latent tells of the interactions and of the texts it was made from, estimated over a population."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 from rec_models.gaussians import DiagonalGaussian, kl, kl_to_standard, log_density
 
-# Latents drawn; each is weighed against the posteriors of all users, so the cost is this times users times latent.
+# Latents drawn; each is weighed against the posteriors of the population: the cost is this times users times latent.
 _DRAWS = 256
 
 
 class Information:
-    """Collects the posteriors of all users, then estimates.
+    """Collects the posteriors of a population of users, then estimates.
 
     Source: DMRec equation 16: KL(q || p) = I(z; x) - I~(z; s), where I(z; x) compares q(z | x) with the mean posterior
     q(z) and I~(z; s) = E log p(z | s) / q(z) is a lower bound of I(z; s).
-    Deviations: the paper derives the two terms and estimates neither. Here q(z) is the mixture over all users, which
-    over this population is exact, and the expectation is taken over 256 users spread evenly, one fixed draw each. So
-    I(z; x) cannot exceed the logarithm of the number of users and stands near it once posteriors are apart.
+    Deviations: the paper derives the two terms and estimates neither. Here q(z) is the mixture over the users given,
+    exact for them as a population, and the expectation is taken over 256 of them spread evenly, one fixed draw each.
+    So I(z; x) cannot exceed the logarithm of the number of users and stands near it once posteriors are apart.
     """
 
     def __init__(self) -> None:

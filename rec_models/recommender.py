@@ -65,7 +65,7 @@ class GradientRecommender(Recommender):
         return [ParameterGroup("all", list(self.parameters()))]
 
     def diagnostics(self, batches: Iterable[UserBatch]) -> dict[str, float]:
-        """What a validation pass should report beside the metrics, over all users; called in eval mode."""
+        """What a validation pass should report beside the metrics, over the given users; called in eval mode."""
         return {}
 
 

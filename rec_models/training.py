@@ -33,6 +33,9 @@ from rec_models.settings import parse_config, parse_evaluation, parse_training
 
 Emit = Callable[[Mapping[str, Any]], None]
 
+# Users that a model diagnoses itself on, spread evenly: what it keeps of them must fit in memory.
+_USERS_DIAGNOSED = 16_384
+
 
 @dataclass
 class Progress:
@@ -256,7 +259,7 @@ class _Run:
         began = time.monotonic()
         with self._autocast(), torch.no_grad():
             means = evaluate(model, self.history, self.valid, self.evaluation, part="valid").means()
-            diagnostics = model.eval().diagnostics(self._all_users())
+            diagnostics = model.eval().diagnostics(self._diagnosed())
         value = means[self.evaluation.select_by]
         better = value > self.progress.best_value
         if better:
@@ -269,8 +272,9 @@ class _Run:
         self.emit({"event": "valid", "epoch": epoch, "best": better, "seconds": seconds} | means | diagnostics)
         return {self.evaluation.select_by: value} | diagnostics
 
-    def _all_users(self) -> Iterator[UserBatch]:
-        users = np.arange(self.history.n_users)
+    def _diagnosed(self) -> Iterator[UserBatch]:
+        n_users = self.history.n_users
+        users = np.linspace(0, n_users - 1, min(n_users, _USERS_DIAGNOSED)).astype(np.int64)
         for start in range(0, len(users), self.training.batch_size):
             yield self.history.batch(users[start : start + self.training.batch_size])
 

@@ -105,6 +105,49 @@ def test_every_matching_trains_on_every_base_and_reads_the_language(base, matchi
 
 
 @by_base
+def test_low_precision_products_leave_every_term_in_float32_and_near_the_exact_one(base, world):
+    batch, found = ResidentInteractions(world.train).batch(np.arange(N_USERS)), []
+    for low in (False, True):
+        torch.manual_seed(0)
+        model = config(base).build(world)
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            found.append(model.loss(batch, torch.Generator().manual_seed(0), 50))
+            assert model.eval().scores(batch).dtype == torch.float32
+    for name, exact in found[0].items():
+        assert found[1][name].dtype == torch.float32
+        assert found[1][name].item() == pytest.approx(exact.item(), rel=0.03), name
+
+
+@by_base
+def test_without_a_divergence_the_training_rows_are_learned_by_heart(base):
+    """50 users x 40 items: what is left of the reconstruction above its floor, mean n_u ln n_u, after 400 steps."""
+    print("seed 0")
+    rng = np.random.default_rng(0)
+    users, items = np.nonzero(rng.random((50, 40)) < 0.12)
+    train = InteractionMatrix.from_pairs(users, items, None, n_users=50, n_items=40)
+    whole = {"name": base, "latent_dim": 40, "dropout": 0}
+    if base == "l_diffrec":
+        whole["denoiser_dropout"] = 0
+    lengths = train.lengths()[train.lengths() > 0]
+    floor = (lengths * np.log(lengths)).sum() / 50
+    vectors = SemanticMatrix(torch.zeros(40, 2), torch.zeros(40, dtype=torch.bool))
+    inputs = ModelInputs(train, {"items": vectors, "users": pooled_users(vectors, train)}, 0)
+    settings = DMRecConfig.model_validate({"base": whole, "matching_weight": 0, "fuse": "none"})
+    torch.manual_seed(0)
+    model, rng = settings.build(inputs), torch.Generator().manual_seed(0)
+    batch = ResidentInteractions(train).batch(np.arange(50))
+    optimiser, seen = torch.optim.Adam(model.parameters(), lr=1e-2), []
+    for step in range(400):
+        terms = model.loss(batch, rng, step)
+        optimiser.zero_grad()
+        terms["reconstruction"].backward()
+        optimiser.step()
+        seen.append(terms["reconstruction"].item())
+    excess = (seen[-1] - floor) / (seen[0] - floor)
+    assert 0 <= excess < 0.1
+
+
+@by_base
 @pytest.mark.parametrize("gate", [False, True])
 def test_gradients_reach_every_parameter_and_every_group_holds_its_own(base, gate, world):
     settings = config(base, gate=gate)
