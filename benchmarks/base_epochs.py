@@ -26,6 +26,7 @@ from rec_models.evaluation import EvaluationConfig, evaluate
 from rec_models.interactions import ResidentInteractions
 from rec_models.memory import keep_freed_memory
 from rec_models.models import CVGAConfig, DMRecConfig, LDiffRecConfig, MultVAEConfig
+from rec_models.models.dmrec import DMRec
 from rec_models.recommender import GradientRecommender, RecommenderConfig
 from rec_models.semantic import ModelInputs, SemanticMatrix
 
@@ -73,10 +74,11 @@ def row(config: RecommenderConfig, inputs: ModelInputs, valid: object, given: ar
             evaluate(model, history, valid, EvaluationConfig(), part="valid")  # type: ignore[arg-type]
 
     dense = sum(layer.weight.numel() for layer in model.modules() if isinstance(layer, torch.nn.Linear))
+    frozen = model.meta_network.hidden.weight.numel() if isinstance(model, DMRec) else 0  # no gradient of its input
     rate = flops_a_second(given.batch_size, inputs.n_items, torch.bfloat16 if low._enabled else torch.float32)
     return {
         "epoch_s": statistics.median(processor_seconds(epoch, given.rounds)),
-        "epoch_floor_s": 6 * dense * inputs.n_users / rate,
+        "epoch_floor_s": (6 * dense - 2 * frozen) * inputs.n_users / rate,
         "validation_s": statistics.median(processor_seconds(validate, given.rounds)),
         "validation_floor_s": 2 * dense * inputs.n_users / rate,
         "gflops": rate / 1e9,
