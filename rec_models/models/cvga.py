@@ -23,7 +23,8 @@ class CVGAConfig(RecommenderConfig):
         latent_dim: width of the latent; the authors used 64 on its own, 200 is that of the other bases.
         dropout: share of the encoder's outputs dropped in training, and of the entries that a language side reads.
         kl_weight: weight of the KL; `1/B` divides by the number of users of the batch once more, as the authors' code
-            does. Inside DMRec it is worth searching {1, 0.1, 1/B}.
+            does. Under DMRec that is little to hold a language branch: search `matching_weight` in {1, 0.1, 1/B}, and
+            begin at 1.
         kl_anneal_steps: optimiser steps over which it rises linearly from 0; 0 is constant.
         eval_sample: rank a draw from the posterior instead of its mean.
         clamp_log_variance: bound on |log-variance|; null leaves it free.

@@ -130,7 +130,7 @@ class Denoiser(nn.Module):
     """(batch, latent) the clean latent that a noised one comes from.
 
     Source: DiffRec, section 3.1.4 and the code's DNN.
-    Deviations: none; Xavier-normal weights and zero biases.
+    Deviations: Xavier-normal weights and zero biases, as the autoencoder has them.
     """
 
     def __init__(self, config: LDiffRecConfig) -> None:
