@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rec_models.errors import BundleError, UntrustedBytesError
 from rec_models.interactions import InteractionMatrix
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rec_models.semantic import ModelInputs, SemanticMatrix
 
 PARTS = ("train", "valid", "test")
@@ -54,10 +57,14 @@ def write_bundle(
     evaluation: Mapping[str, Any],
     seed: int,
     about: Mapping[str, Any],
+    item_clusters: NDArray[np.int64] | None = None,
 ) -> Bundle:
     """The bundle at `directory`, which must not exist yet; semantic matrices become hard links where possible."""
     directory.mkdir(parents=True)
     written = [path for part in PARTS for path in parts[part].save(directory, part)]
+    if item_clusters is not None:
+        written.append(directory / "item_clusters.npy")
+        np.save(written[-1], np.asarray(item_clusters, np.int64))
     (directory / "semantic").mkdir()
     for name, source in semantic.items():
         for origin, ending in ((source.values, "npy"), (source.mask, "mask.npy"), (source.patch, "patch.npz")):
@@ -125,7 +132,19 @@ class Bundle:
         train = self.part("train")
         expected = {"items": train.n_items, "users": train.n_users}
         semantic = {name: self._semantic(name, about, expected) for name, about in self.config["semantic"].items()}
-        return ModelInputs(train, semantic, self.config["seed"])
+        return ModelInputs(train, semantic, self.config["seed"], self._item_clusters(train.n_items))
+
+    def _item_clusters(self, n_items: int) -> Tensor | None:
+        import torch
+
+        path = self.directory / "item_clusters.npy"
+        if not path.is_file():
+            return None
+        clusters = np.load(path)
+        if clusters.dtype != np.int64 or clusters.shape != (n_items,):
+            problem = f"item_clusters.npy is {clusters.dtype}{clusters.shape}, expected int64 ({n_items},)"
+            raise BundleError(str(self.directory), problem)
+        return torch.from_numpy(clusters)
 
     def _semantic(self, name: str, about: Mapping[str, Any], expected: Mapping[str, int]) -> SemanticMatrix:
         import torch

@@ -36,11 +36,16 @@ class SemanticMatrix:
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """All that a model may see when it is built: sizes, training interactions, semantic matrices, the seed."""
+    """All that a model may see when it is built: sizes, training interactions, semantic matrices, the seed.
+
+    Attributes:
+        item_clusters: (n_items,) int64 cluster of each item, where somebody made clusters.
+    """
 
     train: InteractionMatrix
     semantic: dict[str, SemanticMatrix]
     seed: int
+    item_clusters: Tensor | None = None
 
     @property
     def n_users(self) -> int:

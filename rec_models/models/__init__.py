@@ -4,25 +4,32 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
+from rec_models.models.cvga import CVGAConfig
 from rec_models.models.dmrec import DMRecConfig
 from rec_models.models.ease import EASEConfig
+from rec_models.models.l_diffrec import LDiffRecConfig
 from rec_models.models.mult_vae import MultVAEConfig
 from rec_models.models.popularity import PopularityConfig
 
-# Bases that a matching (and later anchors and flows) can wrap. Several members make it a union discriminated by name.
-VariationalConfig = MultVAEConfig
+# Bases that a matching (and later anchors and flows) can wrap.
+VariationalConfig = Annotated[MultVAEConfig | CVGAConfig | LDiffRecConfig, Field(discriminator="name")]
 
 # DMRec receives its base, so the type is known only here; models do not import models.
 DMRecConfig.model_rebuild(_types_namespace={"VariationalConfig": VariationalConfig})
 
-ModelConfig = Annotated[PopularityConfig | EASEConfig | MultVAEConfig | DMRecConfig, Field(discriminator="name")]
+ModelConfig = Annotated[
+    PopularityConfig | EASEConfig | MultVAEConfig | CVGAConfig | LDiffRecConfig | DMRecConfig,
+    Field(discriminator="name"),
+]
 
 CONFIGS: tuple[type, ...] = get_args(get_args(ModelConfig)[0])
 
 __all__ = [
     "CONFIGS",
+    "CVGAConfig",
     "DMRecConfig",
     "EASEConfig",
+    "LDiffRecConfig",
     "ModelConfig",
     "MultVAEConfig",
     "PopularityConfig",

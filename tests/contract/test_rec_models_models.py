@@ -16,6 +16,8 @@ from rec_models.semantic import ModelInputs, SemanticMatrix, pooled_users
 N = 12
 SMALL = {
     "mult_vae": {"hidden_dim": 16, "latent_dim": 6, "dropout": 0.2, "kl_weight": 0.05},
+    "cvga": {"latent_dim": 6, "dropout": 0.1, "kl_weight": 0.05},
+    "l_diffrec": {"latent_dim": 8, "denoiser_hidden_dim": 16, "denoiser_dropout": 0.1, "kl_weight": 0.05},
     "ease": {"regularization": 1.0},
     "dmrec": {
         "base": {"name": "mult_vae", "hidden_dim": 16, "latent_dim": 6, "dropout": 0.2, "kl_weight": 0.05},

@@ -13,6 +13,7 @@ from rec_models.checkpoints import load_tensors
 from rec_models.errors import (
     BundleError,
     ForeignCheckpointError,
+    ItemClustersError,
     NotFiniteError,
     UnknownDeviceError,
     UntrustedBytesError,
@@ -22,9 +23,12 @@ from rec_models.training import load_trained, train
 N_USERS, N_ITEMS = 40, 30
 BASE = {"name": "mult_vae", "hidden_dim": 8, "latent_dim": 4}
 QUICK = {"epochs": 6, "batch_size": 16, "evaluate_every": 2}
+CLUSTERS = np.arange(N_ITEMS) % 2
+CVGA = {"name": "cvga", "latent_dim": 4}
+L_DIFFREC = {"name": "l_diffrec", "clusters": 2, "latent_dim": 5, "denoiser_hidden_dim": 6}
 
 
-def write(directory, *, model=BASE, training=QUICK, seed=3, dtype="float32", patch=None):
+def write(directory, *, model=BASE, training=QUICK, seed=3, dtype="float32", patch=None, item_clusters=CLUSTERS):
     rng = np.random.default_rng(0)
     cells = rng.permutation(N_USERS * N_ITEMS)[:400]
     parts = {
@@ -41,7 +45,9 @@ def write(directory, *, model=BASE, training=QUICK, seed=3, dtype="float32", pat
         semantic[name] = SemanticSource(values, mask, about, patch if name == "items" else None)
     ids = {"user_ids": [f"u{n}" for n in range(N_USERS)], "item_ids": [f"i{n}" for n in range(N_ITEMS)]}
     settings = {"model": model, "training": training, "evaluation": {"ks": [5], "select_by": "recall@5"}, "seed": seed}
-    return write_bundle(directory, parts=parts, semantic=semantic, about={}, **ids, **settings)
+    return write_bundle(
+        directory, parts=parts, semantic=semantic, about={}, item_clusters=item_clusters, **ids, **settings
+    )
 
 
 def stored(vectors, dtype):
@@ -102,18 +108,23 @@ class _CutOffError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("cut_at", "matching"),
+    ("cut_at", "model"),
     [
-        (1, {"name": "mddm"}),
-        (3, {"name": "godm"}),
-        (4, {"name": "cpdm"}),
-        (4, {"name": "cpdm", "cp_mode": "mixture_mc"}),
+        (1, {"name": "dmrec", "base": BASE, "matching": {"name": "mddm"}}),
+        (3, {"name": "dmrec", "base": BASE, "matching": {"name": "godm"}}),
+        (4, {"name": "dmrec", "base": BASE, "matching": {"name": "cpdm"}}),
+        (4, {"name": "dmrec", "base": BASE, "matching": {"name": "cpdm", "cp_mode": "mixture_mc"}}),
+        (3, {"name": "dmrec", "base": BASE, "matching": {"name": "mddm", "beta_sampling": 0.5}, "gate": True}),
+        (3, BASE),
+        (3, CVGA),
+        (4, L_DIFFREC),  # by then steps are drawn by their losses, and the record of those has to come back
+        (3, {"name": "dmrec", "base": CVGA}),
+        (4, {"name": "dmrec", "base": L_DIFFREC}),
     ],
 )
-def test_T_T3_a_run_cut_off_and_resumed_ends_with_the_same_weights(tmp_path, cut_at, matching):
+def test_T_T3_a_run_cut_off_and_resumed_ends_with_the_same_weights(tmp_path, cut_at, model):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    model = {"name": "dmrec", "base": BASE, "matching": matching}
     training = QUICK | {"learning_rate_decay": 0.5, "decay_after": 1}
     whole, cut = (write(tmp_path / name / "bundle", model=model, training=training) for name in "ab")
     train(whole, lambda event: None, device="cpu", saves_every_s=0)
@@ -144,6 +155,53 @@ def test_the_learning_rate_falls_after_so_many_passes_without_a_new_best(tmp_pat
             stale = 0 if event["best"] else stale + 1
             expected *= 0.5 if stale and stale % 2 == 0 else 1
     assert len(set(seen)) > 1
+
+
+def test_every_group_of_parameters_keeps_its_own_rate_and_all_fall_together(tmp_path):
+    rates = {"learning_rate": 2e-3, "denoiser_learning_rate": None, "kl_anneal_steps": 0}
+    training = {"learning_rate": 1e-3, "learning_rate_decay": 0.5, "decay_after": 1, "evaluate_every": 1, "epochs": 9}
+    bundle = write(tmp_path / "bundle", model=L_DIFFREC | rates, training=training)
+    seen = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, closure=None):
+            seen.append([group["lr"] for group in self.param_groups])
+            return super().step(closure)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "Adam", Watched)
+        train(bundle, lambda event: None, device="cpu")
+    assert seen[0] == [2e-3, 1e-3]
+    assert all(first == pytest.approx(2 * second) for first, second in seen)
+    assert min(second for _, second in seen) < 1e-3
+
+
+def test_epochs_tell_every_term_of_the_loss_and_validations_what_the_model_diagnoses(tmp_path):
+    events = []
+    bundle = write(tmp_path / "bundle", model={"name": "dmrec", "base": L_DIFFREC})
+    history = train(bundle, events.append, device="cpu")["history"]
+    for row in history:
+        assert set(row["terms"]) == {"reconstruction", "diffusion", "matching"}
+        assert row["loss"] == pytest.approx(sum(row["terms"].values()))
+    informed = ("kl_prior", "kl_language", "information_interactions", "information_language")
+    for event in (event for event in events if event["event"] == "valid"):
+        assert all(np.isfinite(event[name]) and event[name] == history[event["epoch"]][name] for name in informed)
+
+
+def test_clusters_travel_with_the_bundle_and_are_hashed(tmp_path):
+    bundle = write(tmp_path / "bundle", model=L_DIFFREC)
+    assert Bundle.open(bundle.directory).inputs().item_clusters.tolist() == CLUSTERS.tolist()
+    np.save(bundle.directory / "item_clusters.npy", CLUSTERS[::-1])
+    with pytest.raises(UntrustedBytesError, match="item_clusters"):
+        Bundle.open(bundle.directory)
+    with pytest.raises(BundleError, match=r"item_clusters\.npy is int64\(30,\), expected int64 \(31,\)"):
+        bundle._item_clusters(31)
+
+
+def test_a_model_of_clusters_without_clusters_is_refused_before_training(tmp_path):
+    bundle = write(tmp_path / "bundle", model=L_DIFFREC, item_clusters=None)
+    with pytest.raises(ItemClustersError, match="holds no item clusters"):
+        train(bundle, lambda event: None, device="cpu")
 
 
 @pytest.mark.parametrize("damage", ["garbage", "foreign"])
