@@ -1,8 +1,9 @@
-"""The multinomial likelihood, computed without ever holding a dense target or a float32 softmax."""
+"""Likelihoods and contrasts; the multinomial one without ever holding a dense target or a float32 softmax."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -48,6 +49,52 @@ def decoded_multinomial_nll(hidden: Tensor, weight: Tensor, bias: Tensor, batch:
     low = torch.is_autocast_enabled(hidden.device.type)
     compute = torch.get_autocast_dtype(hidden.device.type) if low else weight.dtype
     return _DecodedMultinomialNLL.apply(hidden, weight, bias, batch, compute)  # type: ignore[no-any-return]
+
+
+def bpr(positive: Tensor, negative: Tensor) -> Tensor:
+    """(pairs,) -log of the probability that the positive outranks the negative, in nats.
+
+    Source: Rendle et al. 2009, BPR-Opt, without its regulariser.
+    Deviations: none.
+    """
+    return F.softplus(negative - positive)
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Rows scaled to unit length, smoothly at 0: x / sqrt(1e-8 + |x|^2), in float32 at least."""
+    exact = rows if rows.dtype == torch.float64 else rows.float()
+    return exact / (1e-8 + exact.square().sum(-1, keepdim=True)).sqrt()
+
+
+def info_nce(
+    anchors: Tensor, targets: Tensor, pool: Tensor, temperature: float, counts: Tensor | None = None
+) -> Tensor:
+    """(n,) -log of the softmax weight an anchor gives its target, by cosine.
+
+    Args:
+        anchors: (n, width).
+        targets: (n, width), the match of each.
+        pool: (m, width), what the softmax runs over. A target need not be in it.
+        counts: (m,) how often each row of the pool counts; None is once.
+
+    Source: RLMRec's code (its equation 5 is one formula for all). Non-negative where targets are in the pool.
+    Deviations: the normaliser is a log-sum-exp, where the code exponentiates and adds 1e-8.
+    """
+    anchors, targets, pool = unit(anchors), unit(targets), unit(pool)
+    logits = anchors @ pool.t() / temperature
+    if counts is not None:
+        logits = logits + counts.to(logits.dtype).log()
+    own = (anchors * targets).sum(-1) / temperature
+    return torch.logsumexp(logits.float() if logits.dtype == torch.bfloat16 else logits, dim=-1) - own
+
+
+def sampled_softmax(positive: Tensor, negatives: Tensor) -> Tensor:
+    """(n,) -log of the softmax weight of the positive logit among itself and its (n, k) negatives.
+
+    Source: AlphaRec's code, the InfoNCE of its equation 5.
+    Deviations: none.
+    """
+    return F.softplus(torch.logsumexp(negatives, dim=-1) - positive)
 
 
 class _DecodedMultinomialNLL(torch.autograd.Function):

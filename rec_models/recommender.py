@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from rec_models.gaussians import DiagonalGaussian
-from rec_models.interactions import InteractionMatrix, UserBatch
+from rec_models.interactions import InteractionMatrix, PairBatch, ResidentInteractions, UserBatch
 from rec_models.semantic import ModelInputs
 
 
@@ -39,10 +41,23 @@ class Recommender(nn.Module):
 
 
 class GradientRecommender(Recommender):
-    """A recommender that learns by descending a loss over batches of users."""
+    """A recommender that learns by descending a loss over batches: of users, unless it says otherwise."""
 
-    def loss(self, batch: UserBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
-        """Named () terms; their sum is descended. `step` counts optimiser steps from 0."""
+    def batches(
+        self, history: ResidentInteractions, order: np.random.Generator, size: int
+    ) -> Iterator[UserBatch | PairBatch]:
+        """One epoch: every user once, `size` at a time. All its chance comes from `order`."""
+        users = order.permutation(history.n_users)
+        for start in range(0, len(users), size):
+            yield history.batch(users[start : start + size])
+
+    def loss(self, batch: Any, rng: torch.Generator, step: int) -> dict[str, Tensor]:
+        """Named () terms, the fit to the interactions first; their sum is descended.
+
+        Args:
+            batch: one of `batches`.
+            step: optimiser steps so far.
+        """
         raise NotImplementedError
 
 

@@ -124,7 +124,7 @@ class TrainingConfig(BaseModel):
 
     Attributes:
         epochs: upper bound; early stopping usually ends sooner.
-        batch_size: users an optimiser step.
+        batch_size: users an optimiser step; models that learn from single interactions have `batch_pairs` instead.
         evaluate_every: epochs between validation passes.
         patience: validation passes without a new best before training stops.
         learning_rate_decay: factor on the learning rate after every `decay_after` validation passes in a row without a
@@ -214,10 +214,8 @@ class _Run:
     def _epoch(self, model: GradientRecommender, optimiser: torch.optim.Optimizer, epoch: int) -> dict[str, Any]:
         model.train()
         began = time.monotonic()
-        users = self.order.permutation(self.history.n_users)
-        total = torch.zeros((), device=self.device, dtype=torch.float64)
-        for start in range(0, len(users), self.training.batch_size):
-            batch = self.history.batch(users[start : start + self.training.batch_size])
+        total, seen = torch.zeros((), device=self.device, dtype=torch.float64), 0
+        for batch in model.batches(self.history, self.order, self.training.batch_size):
             with self._autocast():
                 loss = torch.stack(list(model.loss(batch, self.rng, self.progress.step).values())).sum()
             optimiser.zero_grad(set_to_none=True)
@@ -229,13 +227,14 @@ class _Run:
             optimiser.step()
             self.progress.step += 1
             total += loss.detach().double() * len(batch)
-        mean_loss = float(total) / len(users)
+            seen += len(batch)
+        mean_loss = float(total) / seen if seen else math.nan
         if not math.isfinite(mean_loss) or not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
             raise NotFiniteError(self.config.name, epoch, self.progress.step, "the loss or a weight")  # type: ignore[attr-defined]
         seconds = time.monotonic() - began
         self.progress.seconds += seconds
         row = {"epoch": epoch, "loss": mean_loss, "seconds": seconds}
-        rates = {"users_per_s": len(users) / seconds, "learning_rate": optimiser.param_groups[0]["lr"]}
+        rates = {"examples_per_s": seen / seconds, "learning_rate": optimiser.param_groups[0]["lr"]}
         self.emit({"event": "epoch"} | rates | row)
         return row
 

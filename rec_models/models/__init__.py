@@ -6,6 +6,7 @@ from pydantic import Field
 
 from rec_models.models.dmrec import DMRecConfig
 from rec_models.models.ease import EASEConfig
+from rec_models.models.lightgcn import LightGCNConfig
 from rec_models.models.mult_vae import MultVAEConfig
 from rec_models.models.popularity import PopularityConfig
 
@@ -15,7 +16,9 @@ VariationalConfig = MultVAEConfig
 # DMRec receives its base, so the type is known only here; models do not import models.
 DMRecConfig.model_rebuild(_types_namespace={"VariationalConfig": VariationalConfig})
 
-ModelConfig = Annotated[PopularityConfig | EASEConfig | MultVAEConfig | DMRecConfig, Field(discriminator="name")]
+ModelConfig = Annotated[
+    PopularityConfig | EASEConfig | MultVAEConfig | DMRecConfig | LightGCNConfig, Field(discriminator="name")
+]
 
 CONFIGS: tuple[type, ...] = get_args(get_args(ModelConfig)[0])
 
@@ -23,6 +26,7 @@ __all__ = [
     "CONFIGS",
     "DMRecConfig",
     "EASEConfig",
+    "LightGCNConfig",
     "ModelConfig",
     "MultVAEConfig",
     "PopularityConfig",

@@ -46,6 +46,7 @@ LAYERS = {  # inside rec_models, low to high; a module may import from its own l
     "metrics": 1,
     "comparison": 1,
     "recommender": 2,
+    "graph": 2,
     "models": 3,
     "settings": 4,
     "bundle": 4,
