@@ -192,6 +192,15 @@ class ResidentInteractions:
         lengths = np.diff(self._host_indptr)
         return np.flatnonzero(np.repeat(lengths < self.n_items, lengths))
 
+    def user_of(self, entries: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(len(entries),) the user each position of the matrix belongs to."""
+        return np.searchsorted(self._host_indptr, entries, side="right") - 1
+
+    def any_entry(self, users: NDArray[np.int64], order: np.random.Generator) -> NDArray[np.int64]:
+        """(len(users),) position of one entry of each user, drawn uniformly; every user must have one."""
+        begins = self._host_indptr[users]
+        return begins + (order.random(len(users)) * (self._host_indptr[users + 1] - begins)).astype(np.int64)
+
     def untouched(self, users: torch.Tensor, each: int, rng: torch.Generator | None) -> torch.Tensor:
         """(len(users), each) int64 items drawn uniformly from what each user has not taken.
 

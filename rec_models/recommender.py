@@ -39,6 +39,10 @@ class Recommender(nn.Module):
         """(batch, n_items) float32, higher is better; history is not masked here. Only called in eval mode."""
         raise NotImplementedError
 
+    def provenance(self) -> dict[str, str]:
+        """What the model reads that its settings do not tell, such as which edges are surrogates; for its metrics."""
+        return {}
+
 
 class GradientRecommender(Recommender):
     """A recommender that learns by descending a loss over batches: of users, unless it says otherwise."""

@@ -181,6 +181,7 @@ class _Run:
         self.bundle.checkpoint.mkdir(exist_ok=True)
         parameters = sum(weight.numel() for weight in self.model.parameters())
         start = {"event": "start", "model": self.config.name, "seed": self.seed, "device": str(self.device)}  # type: ignore[attr-defined]
+        start |= {"provenance": self.model.provenance()}
         self.emit(start | {"parameters": parameters, "precision": self.precision, "epochs": self.training.epochs})
         began = time.monotonic()
         if isinstance(self.model, ClosedFormRecommender):
@@ -313,6 +314,7 @@ class _Run:
                 "parameters": parameters,
                 "device": str(self.device),
                 "precision": self.precision,
+                "provenance": self.model.provenance(),
                 "history": progress.history,
             }
             | measured

@@ -21,6 +21,13 @@ SMALL = {
         "base": {"name": "mult_vae", "hidden_dim": 16, "latent_dim": 6, "dropout": 0.2, "kl_weight": 0.05},
         "meta_network": {"hidden_dim": 16},
     },
+    "lightgcn": {"dim": 8},
+    "rlmrec_c": {"dim": 8, "alignment_weight": 0.1},
+    "rlmrec_g": {"dim": 8},
+    "kar": {"dim": 8, "expert_hidden_dim": 8, "l2_weight": 1e-3},
+    "llmrec": {"dim": 8},
+    "alpharec": {"dim": 8, "negatives": 16},
+    "alpharec_star": {"dim": 8, "negatives": 16},
 }
 # Popularity cannot know a user's colour; every other model must.
 IMPERSONAL = {"popularity"}
