@@ -80,11 +80,11 @@ def info_nce(
     Source: RLMRec's code (its equation 5 is one formula for all). Non-negative where targets are in the pool.
     Deviations: the normaliser is a log-sum-exp, where the code exponentiates and adds 1e-8.
     """
-    anchors, targets, pool = unit(anchors), unit(targets), unit(pool)
-    logits = anchors @ pool.t() / temperature
+    anchors, targets, pool = unit(anchors) / temperature, unit(targets), unit(pool)
+    logits = anchors @ pool.t()
     if counts is not None:
         logits = logits + counts.to(logits.dtype).log()
-    own = (anchors * targets).sum(-1) / temperature
+    own = (anchors * targets).sum(-1)
     return torch.logsumexp(logits.float() if logits.dtype == torch.bfloat16 else logits, dim=-1) - own
 
 

@@ -1,7 +1,7 @@
 """Frozen numbers of the models on the graph: a change here is a change of results.
 
-Provenance: this code with torch 2.13.0 on a CPU (x86-64, float32), ten Adam steps at 1e-2 on the seeded world below. Print
-new ones with `python -m tests.golden.test_rec_models_golden` and say in the changelog why they moved.
+Provenance: this code with torch 2.13.0 on a CPU (x86-64, float32), ten Adam steps at 1e-2 on the seeded world below.
+Print new ones with `python -m tests.golden.test_rec_models_golden` and say in the changelog why they moved.
 """
 
 import numpy as np
