@@ -82,11 +82,10 @@ class RLMRecC(EmbeddedGraph):
         """() summed over the chosen users: each against the texts of all users."""
         mapped = self.from_text(self.user_vectors)
         found, counts = torch.unique(chosen[self.user_present[chosen]], return_counts=True)
-        terms = info_nce(users[found], mapped[found], mapped[self.user_present], self.temperature)
-        return (counts * terms).sum()
+        return info_nce(users[found], mapped[found], mapped[self.user_present], self.temperature, weights=counts)
 
     def item_contrast(self, items: Tensor, chosen: Tensor) -> Tensor:
         """() summed over the chosen items: each against the texts of the chosen."""
         found, counts = torch.unique(chosen[self.item_present[chosen]], return_counts=True)
         mapped = self.from_text(self.item_vectors[found])
-        return (counts * info_nce(items[found], mapped, mapped, self.temperature, counts)).sum()
+        return info_nce(items[found], mapped, mapped, self.temperature, weights=counts, counts=counts)

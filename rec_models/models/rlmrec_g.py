@@ -86,4 +86,4 @@ class RLMRecG(EmbeddedGraph):
         of_users, of_items = nodes[nodes < self.n_users], nodes[nodes >= self.n_users] - self.n_users
         texts = torch.cat([self.user_vectors[of_users], self.item_vectors[of_items]])
         drawn = self.to_text(torch.cat([users[of_users], items[of_items]]))
-        return info_nce(drawn, texts, texts, self.temperature).sum() / max(1, len(nodes))
+        return info_nce(drawn, texts, texts, self.temperature) / max(1, len(nodes))
