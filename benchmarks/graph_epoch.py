@@ -90,21 +90,23 @@ def time_epoch(name: str, inputs: ModelInputs, valid: InteractionMatrix, steps: 
     history, rng, order = ResidentInteractions(inputs.train), torch.Generator().manual_seed(0), np.random.default_rng(0)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     batches = list(model.batches(history, order, 1024))
-    taken = []
+    taken, busy = [], []  # beside other jobs a wall clock says little; what the processor spent says more
     for step in range(steps + 1):
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.process_time()
         loss = torch.stack(list(model.loss(batches[step % len(batches)], rng, step).values())).sum()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         assert np.isfinite(loss.item())
         optimiser.step()
         taken.append(time.perf_counter() - began)
-    step_s = statistics.median(taken[1:])
+        busy.append(time.process_time() - spent)
+    step_s, busy_s = statistics.median(taken[1:]), statistics.median(busy[1:])
     validation_s = median_ms(lambda: evaluate(model, history, valid, EvaluationConfig(), part="valid"), 1) / 1e3
     settings = config.key()
     floor = floors.setdefault(settings["dim"], 0.0) or time_products(inputs.train, settings["dim"])
     floors[settings["dim"]] = floor
-    epoch = f"{1e3 * step_s:.1f} ms a step, {len(batches)} steps, {step_s * len(batches):.2f} s an epoch"
+    epoch = f"{1e3 * step_s:.1f} ms a step ({1e3 * busy_s:.1f} of processor), {len(batches)} steps"
+    epoch += f", {step_s * len(batches):.2f} s an epoch ({busy_s * len(batches):.2f})"
     print(f"{name}: {epoch} (products alone {2e-3 * settings['layers'] * len(batches) * floor:.2f} s)", end="")
     print(f"; validation {validation_s:.2f} s")
 
