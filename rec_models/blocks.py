@@ -80,6 +80,15 @@ def xavier_normal_(weight: Tensor, bias: Tensor) -> None:
     nn.init.zeros_(bias)
 
 
+def leaky_mlp(n_in: int, hidden: int, n_out: int, *, xavier: bool) -> nn.Sequential:
+    """Linear, LeakyReLU(0.01), linear; with Xavier-uniform weights or torch's own, and torch's own biases."""
+    layers = nn.Linear(n_in, hidden), nn.Linear(hidden, n_out)
+    if xavier:
+        for layer in layers:
+            nn.init.xavier_uniform_(layer.weight)
+    return nn.Sequential(layers[0], nn.LeakyReLU(0.01), layers[1])
+
+
 def products_with_all(hidden: Tensor, weight: Tensor) -> Tensor:
     """(batch, n_items) hidden @ weight.T, in their own precision and outside any graph.
 

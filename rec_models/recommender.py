@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from rec_models.gaussians import DiagonalGaussian, kl_to_standard
-from rec_models.interactions import InteractionMatrix, UserBatch
+from rec_models.interactions import InteractionMatrix, PairBatch, ResidentInteractions, UserBatch
 from rec_models.semantic import ModelInputs
 
 
@@ -52,12 +53,29 @@ class Recommender(nn.Module):
         """(batch, n_items) float32, higher is better; history is not masked here. Only called in eval mode."""
         raise NotImplementedError
 
+    def provenance(self) -> dict[str, str]:
+        """What the model reads that its settings do not tell, such as which edges are surrogates; for its metrics."""
+        return {}
+
 
 class GradientRecommender(Recommender):
-    """A recommender that learns by descending a loss over batches of users."""
+    """A recommender that learns by descending a loss over batches: of users, unless it says otherwise."""
 
-    def loss(self, batch: UserBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
-        """Named () terms; their sum is descended. `step` counts optimiser steps from 0."""
+    def batches(
+        self, history: ResidentInteractions, order: np.random.Generator, size: int
+    ) -> Iterator[UserBatch | PairBatch]:
+        """One epoch: every user once, `size` at a time. All its chance comes from `order`."""
+        users = order.permutation(history.n_users)
+        for start in range(0, len(users), size):
+            yield history.batch(users[start : start + size])
+
+    def loss(self, batch: Any, rng: torch.Generator, step: int) -> dict[str, Tensor]:
+        """Named () terms, the fit to the interactions first; their sum is descended.
+
+        Args:
+            batch: one of `batches`.
+            step: optimiser steps so far.
+        """
         raise NotImplementedError
 
     def parameter_groups(self) -> list[ParameterGroup]:

@@ -127,7 +127,7 @@ class TrainingConfig(BaseModel):
 
     Attributes:
         epochs: upper bound; early stopping usually ends sooner.
-        batch_size: users an optimiser step.
+        batch_size: users an optimiser step; models that learn from single interactions have `batch_pairs` instead.
         evaluate_every: epochs between validation passes.
         patience: validation passes without a new best before training stops.
         learning_rate_decay: factor on the learning rate after every `decay_after` validation passes in a row without a
@@ -187,6 +187,7 @@ class _Run:
         self.bundle.checkpoint.mkdir(exist_ok=True)
         parameters = sum(weight.numel() for weight in self.model.parameters())
         start = {"event": "start", "model": self.config.name, "seed": self.seed, "device": str(self.device)}  # type: ignore[attr-defined]
+        start |= {"provenance": self.model.provenance()}
         self.emit(start | {"parameters": parameters, "precision": self.precision, "epochs": self.training.epochs})
         began = time.monotonic()
         if isinstance(self.model, ClosedFormRecommender):
@@ -227,10 +228,9 @@ class _Run:
     def _epoch(self, model: GradientRecommender, optimiser: torch.optim.Optimizer, epoch: int) -> dict[str, Any]:
         model.train()
         began = time.monotonic()
-        users = self.order.permutation(self.history.n_users)
         totals: dict[str, Tensor] = {}
-        for start in range(0, len(users), self.training.batch_size):
-            batch = self.history.batch(users[start : start + self.training.batch_size])
+        seen = 0
+        for batch in model.batches(self.history, self.order, self.training.batch_size):
             with self._autocast():
                 terms = model.loss(batch, self.rng, self.progress.step)
                 loss = torch.stack(list(terms.values())).sum()
@@ -242,16 +242,17 @@ class _Run:
                 raise NotFiniteError(self.config.name, epoch, self.progress.step, "the loss")  # type: ignore[attr-defined]
             optimiser.step()
             self.progress.step += 1
+            seen += len(batch)
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0) + term.detach().double() * len(batch)
-        means = {name: float(total) / len(users) for name, total in totals.items()}
-        mean_loss = sum(means.values())
+        means = {name: float(total) / seen for name, total in totals.items()}
+        mean_loss = sum(means.values()) if seen else math.nan
         if not math.isfinite(mean_loss) or not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
             raise NotFiniteError(self.config.name, epoch, self.progress.step, "the loss or a weight")  # type: ignore[attr-defined]
         seconds = time.monotonic() - began
         self.progress.seconds += seconds
         row = {"epoch": epoch, "loss": mean_loss, "terms": means, "seconds": seconds}
-        rates = {"users_per_s": len(users) / seconds, "learning_rate": optimiser.param_groups[0]["lr"]}
+        rates = {"examples_per_s": seen / seconds, "learning_rate": optimiser.param_groups[0]["lr"]}
         self.emit({"event": "epoch"} | rates | row)
         return row
 
@@ -336,6 +337,7 @@ class _Run:
                 "parameters": parameters,
                 "device": str(self.device),
                 "precision": self.precision,
+                "provenance": self.model.provenance(),
                 "history": progress.history,
             }
             | measured

@@ -28,7 +28,7 @@ ALL_SEEDS = -1
 
 @dataclass(frozen=True)
 class ModelScore:
-    """One model over its seeds: means of its metrics, and how it was trained."""
+    """One model over its seeds: means of its metrics, how it was trained, and what stood in for texts it asks for."""
 
     label: str
     role: str
@@ -41,6 +41,7 @@ class ModelScore:
     seconds_per_epoch: float | None
     best_epoch: float
     epochs: float
+    provenance: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,7 @@ def _score(warehouse: Warehouse, seeds: Sequence[PlannedModel]) -> ModelScore:
         seconds_per_epoch=sum(per_epoch) / len(per_epoch) if per_epoch else None,
         best_epoch=sum(metrics["best_epoch"] for metrics in found) / len(found),
         epochs=sum(metrics["epochs"] for metrics in found) / len(found),
+        provenance=found[0].get("provenance", {}),
     )
 
 

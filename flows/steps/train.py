@@ -308,7 +308,10 @@ def _describe(directory: Path, snapshot: Snapshot, model: PlannedModel, metrics:
     id_map = arrow_table(None, {"kind": kinds, "index": indices, "id": ids["users"] + ids["items"]})
     (directory / "id_map.parquet").unlink(missing_ok=True)
     write_parquet(directory / "id_map.parquet", id_map)
-    figures = "\n".join(f"* test {name}: {value:.4f}" for name, value in metrics["test"].items())
+    figures = "\n".join(
+        [f"* test {name}: {value:.4f}" for name, value in metrics["test"].items()]
+        + [f"* {what}: {whose}" for what, whose in metrics.get("provenance", {}).items()]
+    )
     text = (
         f"# {model.label}, seed {model.seed}\n\nModel `{model.model_id}`, trained on snapshot `{snapshot.id}` "
         f"under protocol `{metrics['protocol']}`.\n\n{figures}\n\n`checkpoint/` holds weights (safetensors), "

@@ -4,12 +4,18 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
+from rec_models.models.alpharec import AlphaRecConfig, AlphaRecStarConfig
 from rec_models.models.cvga import CVGAConfig
 from rec_models.models.dmrec import DMRecConfig
 from rec_models.models.ease import EASEConfig
+from rec_models.models.kar import KARConfig
 from rec_models.models.l_diffrec import LDiffRecConfig
+from rec_models.models.lightgcn import LightGCNConfig
+from rec_models.models.llmrec import LLMRecConfig
 from rec_models.models.mult_vae import MultVAEConfig
 from rec_models.models.popularity import PopularityConfig
+from rec_models.models.rlmrec_c import RLMRecCConfig
+from rec_models.models.rlmrec_g import RLMRecGConfig
 
 # Bases that a matching (and later anchors and flows) can wrap.
 VariationalConfig = Annotated[MultVAEConfig | CVGAConfig | LDiffRecConfig, Field(discriminator="name")]
@@ -18,7 +24,19 @@ VariationalConfig = Annotated[MultVAEConfig | CVGAConfig | LDiffRecConfig, Field
 DMRecConfig.model_rebuild(_types_namespace={"VariationalConfig": VariationalConfig})
 
 ModelConfig = Annotated[
-    PopularityConfig | EASEConfig | MultVAEConfig | CVGAConfig | LDiffRecConfig | DMRecConfig,
+    PopularityConfig
+    | EASEConfig
+    | MultVAEConfig
+    | CVGAConfig
+    | LDiffRecConfig
+    | DMRecConfig
+    | LightGCNConfig
+    | RLMRecCConfig
+    | RLMRecGConfig
+    | KARConfig
+    | LLMRecConfig
+    | AlphaRecConfig
+    | AlphaRecStarConfig,
     Field(discriminator="name"),
 ]
 
@@ -26,12 +44,19 @@ CONFIGS: tuple[type, ...] = get_args(get_args(ModelConfig)[0])
 
 __all__ = [
     "CONFIGS",
+    "AlphaRecConfig",
+    "AlphaRecStarConfig",
     "CVGAConfig",
     "DMRecConfig",
     "EASEConfig",
+    "KARConfig",
     "LDiffRecConfig",
+    "LLMRecConfig",
+    "LightGCNConfig",
     "ModelConfig",
     "MultVAEConfig",
     "PopularityConfig",
+    "RLMRecCConfig",
+    "RLMRecGConfig",
     "VariationalConfig",
 ]

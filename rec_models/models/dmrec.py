@@ -9,14 +9,13 @@ import torch
 from pydantic import Field, NonNegativeFloat, model_validator
 from torch import Tensor
 
-from rec_models.errors import MissingSemanticMatrixError
 from rec_models.gaussians import DiagonalGaussian
 from rec_models.information import Information
 from rec_models.interactions import UserBatch
 from rec_models.matching import MDDM, Fuse, Fusion, Matching
 from rec_models.meta_network import MetaNetwork, MetaNetworkConfig
 from rec_models.recommender import GradientRecommender, ParameterGroup, RecommenderConfig, VariationalRecommender
-from rec_models.semantic import Language, ModelInputs, SemanticMatrix, under_control
+from rec_models.semantic import Language, ModelInputs, SemanticMatrix, language_of
 
 if TYPE_CHECKING:
     from rec_models.models import VariationalConfig
@@ -115,10 +114,7 @@ class DMRecConfig(RecommenderConfig):
 
     def build(self, inputs: ModelInputs) -> DMRec:
         """The untrained model around a freshly built base."""
-        for name in ("items", "users"):
-            if name not in inputs.semantic:
-                raise MissingSemanticMatrixError(self.name, name, sorted(inputs.semantic))
-        items, users = under_control(inputs.semantic["items"], inputs.semantic["users"], self.language, inputs)
+        items, users = language_of(self.name, inputs, self.language)
         return DMRec(self, self.base.build(inputs), items, users)
 
 

@@ -22,13 +22,16 @@ from rec_models.training import load_trained, train
 
 N_USERS, N_ITEMS = 40, 30
 BASE = {"name": "mult_vae", "hidden_dim": 8, "latent_dim": 4}
+PAIRWISE = ("lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star")
 QUICK = {"epochs": 6, "batch_size": 16, "evaluate_every": 2}
 CLUSTERS = np.arange(N_ITEMS) % 2
 CVGA = {"name": "cvga", "latent_dim": 4}
 L_DIFFREC = {"name": "l_diffrec", "clusters": 2, "latent_dim": 5, "denoiser_hidden_dim": 6}
 
 
-def write(directory, *, model=BASE, training=QUICK, seed=3, dtype="float32", patch=None, item_clusters=CLUSTERS):
+def write(
+    directory, *, model=BASE, training=QUICK, seed=3, dtype="float32", patch=None, item_clusters=CLUSTERS, edges=None
+):
     rng = np.random.default_rng(0)
     cells = rng.permutation(N_USERS * N_ITEMS)[:400]
     parts = {
@@ -46,7 +49,7 @@ def write(directory, *, model=BASE, training=QUICK, seed=3, dtype="float32", pat
     ids = {"user_ids": [f"u{n}" for n in range(N_USERS)], "item_ids": [f"i{n}" for n in range(N_ITEMS)]}
     settings = {"model": model, "training": training, "evaluation": {"ks": [5], "select_by": "recall@5"}, "seed": seed}
     return write_bundle(
-        directory, parts=parts, semantic=semantic, about={}, item_clusters=item_clusters, **ids, **settings
+        directory, parts=parts, semantic=semantic, about={}, item_clusters=item_clusters, edges=edges, **ids, **settings
     )
 
 
@@ -107,25 +110,31 @@ class _CutOffError(Exception):
     pass
 
 
+def dmrec(**matching):
+    return {"name": "dmrec", "base": BASE, "matching": matching}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("cut_at", "model"),
     [
-        (1, {"name": "dmrec", "base": BASE, "matching": {"name": "mddm"}}),
-        (3, {"name": "dmrec", "base": BASE, "matching": {"name": "godm"}}),
-        (4, {"name": "dmrec", "base": BASE, "matching": {"name": "cpdm"}}),
-        (4, {"name": "dmrec", "base": BASE, "matching": {"name": "cpdm", "cp_mode": "mixture_mc"}}),
-        (3, {"name": "dmrec", "base": BASE, "matching": {"name": "mddm", "beta_sampling": 0.5}, "gate": True}),
+        (1, dmrec(name="mddm")),
+        (3, dmrec(name="godm")),
+        (4, dmrec(name="cpdm")),
+        (4, dmrec(name="cpdm", cp_mode="mixture_mc")),
+        (3, dmrec(name="mddm", beta_sampling=0.5) | {"gate": True}),
         (3, BASE),
         (3, CVGA),
         (4, L_DIFFREC),  # by then steps are drawn by their losses, and the record of those has to come back
         (3, {"name": "dmrec", "base": CVGA}),
         (4, {"name": "dmrec", "base": L_DIFFREC}),
+        *((3, {"name": name, "batch_pairs": 64}) for name in PAIRWISE),
     ],
 )
-def test_T_T3_a_run_cut_off_and_resumed_ends_with_the_same_weights(tmp_path, cut_at, model):
+def test_T_T3_a_run_cut_off_and_resumed_ends_with_the_same_weights(tmp_path, cut_at, model, precision):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    training = QUICK | {"learning_rate_decay": 0.5, "decay_after": 1}
+    training = QUICK | {"learning_rate_decay": 0.5, "decay_after": 1, "precision": precision}
     whole, cut = (write(tmp_path / name / "bundle", model=model, training=training) for name in "ab")
     train(whole, lambda event: None, device="cpu", saves_every_s=0)
 
@@ -326,3 +335,23 @@ def test_a_language_model_without_vectors_says_which_are_missing(tmp_path):
     bundle.config["semantic"].pop("users")
     with pytest.raises(LookupError, match="'users'; the bundle holds: items"):
         train(bundle, lambda event: None, device="cpu")
+
+
+def test_edges_travel_in_the_bundle_and_the_metrics_say_whose_they_are(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    chosen = np.full((N_USERS, 2), -1)
+    chosen[7] = 4, 11
+    given = write(tmp_path / "a" / "bundle", model={"name": "llmrec"}, edges={"llmrec": chosen})
+    opened = Bundle.open(given.directory)
+    np.testing.assert_array_equal(opened.inputs().edges["llmrec"].numpy(), chosen)
+    without = write(tmp_path / "b" / "bundle", model={"name": "llmrec"})
+    said = [train(bundle, lambda event: None, device="cpu")["provenance"]["edges"] for bundle in (opened, without)]
+    assert said == ["a language model's", "surrogate edges, from embeddings"]
+
+
+@pytest.mark.parametrize("pairs", [np.zeros((3, 2)), np.full((N_USERS, 2), N_ITEMS), np.full((N_USERS, 2), -2)])
+def test_edges_that_lead_nowhere_are_refused_with_the_shape_expected(tmp_path, pairs):
+    bundle = write(tmp_path / "bundle", model={"name": "llmrec"}, edges={"llmrec": pairs})
+    with pytest.raises(BundleError, match=rf"edges_llmrec\.npy is .*, expected int64 \({N_USERS}, 2\) from -1 to 29"):
+        bundle.inputs()
