@@ -53,7 +53,8 @@ def embed_profiles(workspace: Workspace, snapshot_id: str, settings: PlainMappin
     texts = collect_texts(upstream)
     known = known_vectors((upstream, workspace.warehouse.current()), identity, texts)
     missing = [hashed for hashed in texts.texts if hashed not in known]
-    computed, refused = _encoded(workspace, encoder_settings, missing, texts)
+    width = next((len(vector) for vector in known.values()), None)
+    computed, refused = _encoded(workspace, encoder_settings, missing, texts, width)
     workspace.tally.embedded += len(computed)
     workspace.tally.embeddings_reused += len(known)
     rows = _vector_rows(texts, known | computed)
@@ -149,7 +150,7 @@ def _columns_of(rows: Mapping[str, Any]) -> zip[tuple[str, str, str]]:
 
 
 def _encoded(
-    workspace: Workspace, settings: EncoderConfig, missing: list[str], texts: Texts
+    workspace: Workspace, settings: EncoderConfig, missing: list[str], texts: Texts, width: int | None
 ) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, str]]]:
     """(vectors by hash of their text, why there is none by hash of the others)"""
     if not missing:
@@ -159,7 +160,7 @@ def _encoded(
     def on_progress(done: int, total: int) -> None:
         workspace.progress.advance("embed texts", done, total, spent(encoder))
 
-    with opened_encoder(workspace, settings, len(missing)) as encoder:
+    with opened_encoder(workspace, settings, len(missing), width) as encoder:
         matrix = encoder.encode([texts.texts[hashed] for hashed in missing], on_progress)
         refused = {text_hash(text): why for text, why in set_aside(encoder).items()}
     return {hashed: row for hashed, row in zip(missing, matrix, strict=True) if hashed not in refused}, refused

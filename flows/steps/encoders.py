@@ -21,8 +21,13 @@ SAFETY = 2
 
 
 @contextmanager
-def opened_encoder(workspace: Workspace, settings: EncoderConfig, n_texts: int) -> Iterator[Encoder]:
+def opened_encoder(
+    workspace: Workspace, settings: EncoderConfig, n_texts: int, width: int | None = None
+) -> Iterator[Encoder]:
     """The encoder, ready to encode; calls still out are waited for when the block ends, however it ends.
+
+    Args:
+        width: of the vectors this encoder made before, where there are any.
 
     Raises:
         TooLittleRoomError: less free than twice what the ledger may grow by; before any call.
@@ -39,15 +44,15 @@ def opened_encoder(workspace: Workspace, settings: EncoderConfig, n_texts: int) 
 
     n_bytes = n_texts * (settings.dim or _LIKELY_WIDTH) * _LEDGER_BYTES
     workspace.warehouse.require_room(int(SAFETY * n_bytes), f"the vectors of {n_texts:,} texts")
-    with workspace.warehouse.ledger() as ledger, settings.open(ledger, hear) as encoder:
+    with workspace.warehouse.ledger() as ledger, settings.open(ledger, hear, width) as encoder:
         try:
             yield encoder
         finally:
             _count(workspace, encoder)
 
 
-def text_vector(warehouse: Warehouse, settings: EncoderConfig, text: str) -> np.ndarray:
-    """float32 [dim]: one text embedded now, outside any run; a paid encoder keeps the reply like any other.
+def text_vector(warehouse: Warehouse, settings: EncoderConfig, text: str, width: int | None = None) -> np.ndarray:
+    """float32 [width]: one text embedded now, outside any run; a paid encoder keeps the reply like any other.
 
     Raises:
         LockHeldError: a run is writing the ledger that a paid encoder needs.
@@ -58,7 +63,7 @@ def text_vector(warehouse: Warehouse, settings: EncoderConfig, text: str) -> np.
 
     if not isinstance(settings, OpenAIEmbeddingsConfig):
         return settings.open().encode([text])[0]
-    with warehouse.lock("similar"), warehouse.ledger() as ledger, settings.open(ledger) as encoder:
+    with warehouse.lock("similar"), warehouse.ledger() as ledger, settings.open(ledger, width=width) as encoder:
         vector = encoder.encode([text])[0]
     if text in encoder.set_aside:
         aside = encoder.set_aside[text]
