@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flows.settings import PlainMapping, digest
-from flows.steps.encoders import opened_encoder, set_aside, spent
+from flows.steps.encoders import may_be_asked_again, opened_encoder, put_aside, set_aside, spent
 from flows.steps.ingest import stamp
-from flows.steps.rows import index_order, records, sequence_hash, strings, vectors
+from flows.steps.rows import index_order, sequence_hash, strings, vectors
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ class Texts:
 def embed_profiles(workspace: Workspace, snapshot_id: str, settings: PlainMapping) -> str:
     """Id of a snapshot with a vector for every profile and every user; texts embedded before are not embedded again."""
     from providers import parse_encoder
-    from warehouse import arrow_rows, arrow_table
+    from warehouse import arrow_table
 
     upstream = workspace.warehouse.snapshot(snapshot_id)
     encoder_settings = parse_encoder(settings)
     identity = encoder_settings.describe()
     key = embed_key(upstream, identity)
-    if not _may_be_asked_again(workspace, key) and (found := workspace.found("embed", key)):
+    if not may_be_asked_again(workspace, key) and (found := workspace.found("embed", key)):
         return found
     started = time.monotonic()
     texts = collect_texts(upstream)
@@ -59,22 +59,13 @@ def embed_profiles(workspace: Workspace, snapshot_id: str, settings: PlainMappin
     workspace.tally.embeddings_reused += len(known)
     rows = _vector_rows(texts, known | computed)
     summary = embed_summary(upstream, identity, texts, rows) | {"computed": len(computed), "reused": len(known)}
-    aside = _aside_rows(texts, refused, workspace.run_id)
-    if aside:
-        summary["set_aside"] = len(aside)
     builder = workspace.warehouse.begin(upstream)
     table = f"embeddings_{identity.short_name}"
     builder.replace(table, arrow_table(table, rows))
-    kept = [row for row in records(upstream.read("quarantine")) if row["stage"] != "embed"]
-    builder.replace("quarantine", arrow_rows("quarantine", kept + aside))
+    if n_aside := put_aside(workspace, builder, upstream, texts.hashes, refused):
+        summary["set_aside"] = n_aside
     stamp(builder, "embed", key, summary)
     return workspace.done("embed", workspace.commit(builder), started)
-
-
-def _may_be_asked_again(workspace: Workspace, key: str) -> bool:
-    """Whether `--retry` was said and the last time texts were put aside; a refusal that was no reply may be another."""
-    before = workspace.warehouse.find_stage("embed", key) if workspace.retry else None
-    return before is not None and before.stages["embed"]["summary"].get("set_aside", 0) > 0
 
 
 def embed_key(upstream: Snapshot, identity: EncoderIdentity) -> str:
@@ -164,16 +155,6 @@ def _encoded(
         matrix = encoder.encode([texts.texts[hashed] for hashed in missing], on_progress)
         refused = {text_hash(text): why for text, why in set_aside(encoder).items()}
     return {hashed: row for hashed, row in zip(missing, matrix, strict=True) if hashed not in refused}, refused
-
-
-def _aside_rows(texts: Texts, refused: Mapping[str, tuple[str, str]], run_id: str) -> list[dict[str, Any]]:
-    """Rows of quarantine for everybody whose text has no vector; they are masked like those without text."""
-    return [
-        {"stage": "embed", "kind": kind, "entity_id": entity_id, "code": code, "detail": detail, "run_id": run_id}
-        for (kind, entity_id), hashed in texts.hashes.items()
-        if hashed in refused
-        for code, detail in [refused[hashed]]
-    ]
 
 
 def _vector_rows(texts: Texts, by_hash: Mapping[str, np.ndarray]) -> dict[str, Any]:

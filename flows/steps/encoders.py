@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from flows.steps.rows import records
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
     import numpy as np
 
     from providers import Encoder, EncoderConfig, OpenAIEncoder, Progress
-    from warehouse import Warehouse
+    from warehouse import Snapshot, SnapshotBuilder, Warehouse
 
 # Bytes in the ledger for one number of a vector: base64 of a float32, and as much again in the newest backup.
 _LEDGER_BYTES = 2 * 16 / 3
@@ -74,6 +75,39 @@ def text_vector(warehouse: Warehouse, settings: EncoderConfig, text: str, width:
 def set_aside(encoder: Encoder) -> dict[str, tuple[str, str]]:
     """text → (code, detail) of the texts that got no vector, which only a server refuses."""
     return {text: (aside.code, aside.detail) for text, aside in getattr(encoder, "set_aside", {}).items()}
+
+
+def may_be_asked_again(workspace: Workspace, key: str) -> bool:
+    """Whether `--retry` was said and texts were put aside the last time."""
+    before = workspace.warehouse.find_stage("embed", key) if workspace.retry else None
+    return before is not None and before.stages["embed"]["summary"].get("set_aside", 0) > 0
+
+
+def put_aside(
+    workspace: Workspace,
+    builder: SnapshotBuilder,
+    upstream: Snapshot,
+    hashes: Mapping[tuple[str, str], str],
+    refused: Mapping[str, tuple[str, str]],
+) -> int:
+    """How many items and users have no vector because their text was refused; they are rows of `quarantine` now.
+
+    Args:
+        hashes: (kind, id) → hash of the text.
+        refused: hash → (code, detail).
+    """
+    from warehouse import arrow_rows
+
+    aside = [
+        {"stage": "embed", "kind": kind, "entity_id": entity_id, "code": code, "detail": detail}
+        for (kind, entity_id), hashed in hashes.items()
+        if hashed in refused
+        for code, detail in [refused[hashed]]
+    ]
+    kept = [row for row in records(upstream.read("quarantine")) if row["stage"] != "embed"]
+    rows = kept + [{**row, "run_id": workspace.run_id} for row in aside]
+    builder.replace("quarantine", arrow_rows("quarantine", rows))
+    return len(aside)
 
 
 def spent(encoder: Encoder) -> str:
