@@ -153,6 +153,7 @@ def test_every_error_survives_pickling_and_speaks_a_sentence():
         providers.BadModelFileError: (Path("m.gguf"), "no such file"),
         providers.MissingExtraError: ("xllamacpp", "local-llm"),
         providers.BadVectorError: ("e", (1, 2)),
+        providers.WrongWidthError: ("m", 8, "the vectors have 12 numbers, expected 8"),
     }
     exported = {value for value in vars(providers).values() if isinstance(value, type) and issubclass(value, Exception)}
     assert exported - {ProviderError, providers.StoppedEarlyError} == set(facts)
