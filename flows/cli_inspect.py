@@ -237,7 +237,8 @@ def similar_to_text(options: Options, snapshot: Snapshot, text: str, k: int) -> 
     )
     titles = snapshot.read("items", columns=["item_id", "title"])
     named = dict(zip(strings(titles, "item_id"), titles.column("title").to_pylist(), strict=True))
-    closeness = vectors(rows) @ text_vector(Warehouse(options.settings().warehouse.root), encoder, text)
+    matrix = vectors(rows)
+    closeness = matrix @ text_vector(Warehouse(options.settings().warehouse.root), encoder, text, matrix.shape[1])
     ids = strings(rows, "entity_id")
     nearest = np.argsort(-closeness, kind="stable")[:k]
     return [

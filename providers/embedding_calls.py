@@ -85,6 +85,7 @@ class OpenAIEncoder:
         engine: OpenAIEngine,
         journal: EmbeddingJournal,
         on_progress: OnProgress | None = None,
+        width: int | None = None,
     ) -> None:
         self.identity: EncoderIdentity = config.describe()
         self.set_aside: dict[str, SetAside] = {}
@@ -93,7 +94,7 @@ class OpenAIEncoder:
         self._engine = engine
         self._journal = journal
         self._on_progress = on_progress
-        self._width = config.dim
+        self._width = config.dim or width
 
     def __enter__(self) -> Self:
         return self

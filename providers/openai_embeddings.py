@@ -95,10 +95,15 @@ class OpenAIEmbeddingsConfig(CalledServer):
         about = f"{len(texts)} texts"
         return TextsRequest(self.model, messages, {}, sampling, "texts", about, (), attempt_class, tuple(rows))
 
-    def open(self, journal: EmbeddingJournal, on_progress: OnProgress | None = None) -> OpenAIEncoder:
+    def open(
+        self, journal: EmbeddingJournal, on_progress: OnProgress | None = None, width: int | None = None
+    ) -> OpenAIEncoder:
         """The encoder with a fresh budget: open it once a run, as a context manager, so that calls in flight are kept.
+
+        Args:
+            width: of the vectors that are there already, to which new ones have to fit.
 
         Raises:
             MissingCapError, UnknownPriceError, MissingKeyError, UnusableKeyError: see `checked_key`.
         """
-        return OpenAIEncoder(self, opened_engine(self), journal, on_progress)
+        return OpenAIEncoder(self, opened_engine(self), journal, on_progress, width)

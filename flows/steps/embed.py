@@ -15,9 +15,9 @@ import numpy as np
 from flows.embedding_sets import DescribedSet, EmbeddingSet, by_encoder, described
 from flows.settings import digest
 from flows.steps.due_vectors import DueVectors, due_vectors, tables_of_before
-from flows.steps.encoders import keeps_its_replies, opened_encoder, set_aside, spent
+from flows.steps.encoders import keeps_its_replies, may_be_asked_again, opened_encoder, put_aside, set_aside, spent
 from flows.steps.ingest import stamp
-from flows.steps.rows import records, sequence_hash
+from flows.steps.rows import sequence_hash
 from flows.steps.texts import HASH, SetTexts
 from flows.steps.vector_rows import VectorIndex, vector_rows
 from flows.workspace import Workspace
@@ -46,7 +46,7 @@ def embed_profiles(workspace: Workspace, snapshot_id: str, sets: Sequence[Embedd
     upstream = warehouse.snapshot(snapshot_id)
     asked = described(sets)
     key = embed_key(upstream, asked)
-    if not _may_be_asked_again(workspace, key) and (found := workspace.found("embed", key)):
+    if not may_be_asked_again(workspace, key) and (found := workspace.found("embed", key)):
         for same in by_encoder(asked):
             warehouse.vector_shards(same[0].identity.key).remove()
         return found
@@ -55,7 +55,7 @@ def embed_profiles(workspace: Workspace, snapshot_id: str, sets: Sequence[Embedd
     for table in tables_of_before(warehouse, upstream) - {one.table for one in asked}:
         builder.drop_table(table)
     said: dict[str, dict[str, Any]] = {}
-    aside: dict[tuple[str, str], dict[str, Any]] = {}
+    aside: dict[tuple[str, str], tuple[str, str]] = {}
     counted = {"computed": 0, "reused": 0}
     for same in by_encoder(asked):
         shards = warehouse.vector_shards(same[0].identity.key)
@@ -65,11 +65,10 @@ def embed_profiles(workspace: Workspace, snapshot_id: str, sets: Sequence[Embedd
             rows = vector_rows(own, due.index, one.wanted.pooling)
             _write(builder, one.table, rows, due.index)
             said[one.table] = set_summary(upstream, one, own, rows)
-            aside |= _aside(own, refused, workspace.run_id)
+            aside |= _aside(own, refused)
         counted["computed"] += len(due.missing) - len(refused)
         counted["reused"] += due.reused
-    kept = [row for row in records(upstream.read("quarantine")) if row["stage"] != "embed"]
-    _replace_rows(builder, "quarantine", [*kept, *aside.values()])
+    put_aside(workspace, builder, upstream, aside)
     default = asked[0].table
     builder.default_embeddings(default)
     summary = {**said[default], **counted, "sets": [said[one.table] for one in asked]}
@@ -115,19 +114,13 @@ def set_summary(snapshot: Snapshot, one: DescribedSet, texts: SetTexts, rows: Ma
     }
 
 
-def _may_be_asked_again(workspace: Workspace, key: str) -> bool:
-    """Whether `--retry` was said and the last time texts were put aside; a refusal that was no reply may be another."""
-    before = workspace.warehouse.find_stage("embed", key) if workspace.retry else None
-    return before is not None and before.stages["embed"]["summary"].get("set_aside", 0) > 0
-
-
 def _encode(workspace: Workspace, config: EncoderConfig, due: DueVectors, shards: VectorShards) -> Refused:
     """Puts the vector of every missing text into the index, each shard on disk before the next one is begun."""
     pool, order = due.pool, due.missing
     at_once = len(order) if keeps_its_replies(config) else SHARD_TEXTS
     refused: Refused = {}
     workspace.progress.note(f"embed: loading {config.model}")
-    with opened_encoder(workspace, config, len(order)) as encoder:
+    with opened_encoder(workspace, config, len(order), due.index.matrix.shape[1] or None) as encoder:
         for start in range(0, len(order), at_once):
             part = order[start : start + at_once]
 
@@ -155,20 +148,10 @@ def _write(builder: SnapshotBuilder, table: str, rows: Mapping[str, Any], index:
         builder.append(table, whole.filter(~old))
 
 
-def _replace_rows(builder: SnapshotBuilder, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    from warehouse import arrow_rows
-
-    builder.replace(table, arrow_rows(table, rows))
-
-
-def _aside(texts: SetTexts, refused: Refused, run_id: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """(kind, id) → row of quarantine, for everybody with a text that has no vector; they are masked."""
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
-    if not refused:
-        return rows
-    for kind, entity_id, start, end in zip(texts.kinds, texts.ids, texts.starts, texts.starts[1:], strict=False):
-        why = next((refused[bytes(h)] for h in texts.text_hashes[start:end] if bytes(h) in refused), None)
-        if why is not None:
-            own = {"stage": "embed", "kind": kind, "entity_id": entity_id, "run_id": run_id}
-            rows[kind, entity_id] = own | {"code": why[0], "detail": why[1]}
-    return rows
+def _aside(texts: SetTexts, refused: Refused) -> dict[tuple[str, str], tuple[str, str]]:
+    """(kind, id) → why, for everybody with a text that has no vector; they are masked."""
+    owners = np.repeat(np.arange(len(texts.ids)), np.diff(texts.starts))
+    unmade = np.flatnonzero(np.isin(texts.text_hashes, np.array(list(refused), HASH)))
+    return {
+        (texts.kinds[owners[row]], texts.ids[owners[row]]): refused[bytes(texts.text_hashes[row])] for row in unmade
+    }

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from flows.steps.rows import records
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
     import numpy as np
 
     from providers import Encoder, EncoderConfig, OpenAIEncoder, Progress
-    from warehouse import Warehouse
+    from warehouse import Snapshot, SnapshotBuilder, Warehouse
 
 # Bytes in the ledger for one number of a vector: base64 of a float32, and as much again in the newest backup.
 _LEDGER_BYTES = 2 * 16 / 3
@@ -21,8 +22,13 @@ SAFETY = 2
 
 
 @contextmanager
-def opened_encoder(workspace: Workspace, settings: EncoderConfig, n_texts: int) -> Iterator[Encoder]:
+def opened_encoder(
+    workspace: Workspace, settings: EncoderConfig, n_texts: int, width: int | None = None
+) -> Iterator[Encoder]:
     """The encoder, ready to encode; calls still out are waited for when the block ends, however it ends.
+
+    Args:
+        width: of the vectors this encoder made before, where there are any.
 
     Raises:
         TooLittleRoomError: less free than twice what the ledger may grow by; before any call.
@@ -40,15 +46,15 @@ def opened_encoder(workspace: Workspace, settings: EncoderConfig, n_texts: int) 
 
     n_bytes = n_texts * (settings.dim or _LIKELY_WIDTH) * _LEDGER_BYTES
     workspace.warehouse.require_room(int(SAFETY * n_bytes), f"the vectors of {n_texts:,} texts")
-    with workspace.warehouse.ledger() as ledger, settings.open(ledger, hear) as encoder:
+    with workspace.warehouse.ledger() as ledger, settings.open(ledger, hear, width) as encoder:
         try:
             yield encoder
         finally:
             _count(workspace, encoder)
 
 
-def text_vector(warehouse: Warehouse, settings: EncoderConfig, text: str) -> np.ndarray:
-    """float32 [dim]: one text embedded now, outside any run; a paid encoder keeps the reply like any other.
+def text_vector(warehouse: Warehouse, settings: EncoderConfig, text: str, width: int | None = None) -> np.ndarray:
+    """float32 [width]: one text embedded now, outside any run; a paid encoder keeps the reply like any other.
 
     Raises:
         LockHeldError: a run is writing the ledger that a paid encoder needs.
@@ -60,7 +66,7 @@ def text_vector(warehouse: Warehouse, settings: EncoderConfig, text: str) -> np.
     if not isinstance(settings, OpenAIEmbeddingsConfig):
         with settings.open() as encoder:
             return encoder.encode([text])[0]
-    with warehouse.lock("similar"), warehouse.ledger() as ledger, settings.open(ledger) as encoder:
+    with warehouse.lock("similar"), warehouse.ledger() as ledger, settings.open(ledger, width=width) as encoder:
         vector = encoder.encode([text])[0]
     if text in encoder.set_aside:
         aside = encoder.set_aside[text]
@@ -78,6 +84,29 @@ def keeps_its_replies(settings: EncoderConfig) -> bool:
 def set_aside(encoder: Encoder) -> dict[str, tuple[str, str]]:
     """text → (code, detail) of the texts that got no vector, which only a server refuses."""
     return {text: (aside.code, aside.detail) for text, aside in getattr(encoder, "set_aside", {}).items()}
+
+
+def may_be_asked_again(workspace: Workspace, key: str) -> bool:
+    """Whether `--retry` was said and texts were put aside the last time."""
+    before = workspace.warehouse.find_stage("embed", key) if workspace.retry else None
+    return before is not None and before.stages["embed"]["summary"].get("set_aside", 0) > 0
+
+
+def put_aside(
+    workspace: Workspace, builder: SnapshotBuilder, upstream: Snapshot, why: Mapping[tuple[str, str], tuple[str, str]]
+) -> None:
+    """Those without a vector because a text of theirs was refused are rows of `quarantine` now.
+
+    Args:
+        why: (kind, id) → (code, detail).
+    """
+    from warehouse import arrow_rows
+
+    rows = [row for row in records(upstream.read("quarantine")) if row["stage"] != "embed"]
+    for (kind, entity_id), (code, detail) in why.items():
+        told = {"code": code, "detail": detail, "run_id": workspace.run_id}
+        rows.append({"stage": "embed", "kind": kind, "entity_id": entity_id, **told})
+    builder.replace("quarantine", arrow_rows("quarantine", rows))
 
 
 def spent(encoder: Encoder) -> str:

@@ -125,6 +125,17 @@ def test_one_changed_profile_is_one_text_and_what_was_paid_before_comes_from_the
         assert command(capsys, "embed")[1]["calls"] == 0
 
 
+def test_a_server_that_makes_other_vectors_than_before_is_told_apart_by_their_length(folder, capsys):
+    numbers = {"dimensions": WIDTH}
+    with counting_server(lambda n, asked: embedded({**asked, **numbers})) as (url, server):
+        write(folder, url)
+        assert command(capsys, "embed")[0] == 0
+        numbers["dimensions"] = 8
+        write(folder, url, items=N_ITEMS + 2)
+        code, _, last = command(capsys, "embed")
+    assert code == 2 and f"8 numbers, expected {WIDTH}" in last and len(server.requests) == 6
+
+
 def test_a_plan_counts_texts_calls_tokens_and_money_before_and_after(folder, capsys):
     with counting_server(lambda n, asked: embedded(asked)) as (url, server):
         write(folder, url, texts_per_call=4)
