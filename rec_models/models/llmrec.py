@@ -121,9 +121,9 @@ class LLMRec(GraphRecommender):
     Source: LLMRec (Wei et al. 2024) and its code, which is followed where the two differ.
     Deviations: the penalty is on squares, where the code rewards large vectors (`regularizer`). Pruning keeps the terms
     of large loss, as the code does and against the paper's words (`prune_keep`). Validation selects, not test. The
-    item's text is its one attribute. No images, no masked features (their weight is 0 in the code), Adam without decoupled decay. Nodes without text have a zero
-    vector in that branch. Edges come from the bundle; without a language model they are surrogates made from
-    embeddings, and `provenance` says so. The penalty's weight 1e-5 is ours.
+    item's text is its one attribute. No images, no masked features (their weight is 0 in the code), Adam without
+    decoupled decay. Nodes without text have a zero vector in that branch. Edges come from the bundle; without a
+    language model they are surrogates made from embeddings; `provenance` says so. The penalty's weight 1e-5 is ours.
     """
 
     item_vectors: Tensor

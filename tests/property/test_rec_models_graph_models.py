@@ -228,7 +228,7 @@ def test_pruning_keeps_the_easy_terms_and_by_option_the_hard_ones(seed):
         batch = batch or everything(model, inputs)
         users, items = model.vectors()
         chosen = batch.users, batch.items, batch.negatives(rng(seed)).squeeze(1)
-        means[keep, drop] = float(model.pruned(users, items, *chosen))
+        means[keep, drop] = float(model.pruned(users, items, *chosen).detach())
     terms = bpr((users[chosen[0]] * items[chosen[1]]).sum(1), (users[chosen[0]] * items[chosen[2]]).sum(1))
     assert means["small_loss", 0.0] == pytest.approx(float(terms.mean()), rel=1e-5)
     assert means["small_loss", 0.71] <= means["small_loss", 0.0] <= means["large_loss", 0.71]
