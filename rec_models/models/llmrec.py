@@ -22,7 +22,7 @@ _USERS_AT_ONCE = 256
 
 
 class LLMRecConfig(RecommenderConfig):
-    """Settings of LLMRec; the defaults are those of its code, with its three defects mended.
+    """Settings of LLMRec; the defaults are those of its code, but for an inverted penalty.
 
     Attributes:
         dim: width of embeddings and of mapped texts.
@@ -34,7 +34,8 @@ class LLMRecConfig(RecommenderConfig):
         profile_loss_weight: of ranking by profiles against attributes.
         text_loss_weight: of ranking by texts.
         drop_share: share of a batch's terms that pruning leaves out.
-        prune_keep: `small_loss` drops the terms that look like noise, `large_loss` does what the code does.
+        prune_keep: `large_loss` keeps the hardest terms, as the code does; `small_loss` drops what looks like noise, as
+            the paper reads, and hardly learns: the terms it keeps are those with the least gradient.
         edge_share: users of a batch whose chosen and refused item join it.
         l2_weight: on half the squares of the batch's final vectors, over its size.
         regularizer: `l2`, or `inverse` as in the code, which rewards large vectors.
@@ -57,7 +58,7 @@ class LLMRecConfig(RecommenderConfig):
     profile_loss_weight: float = Field(default=0.012, ge=0)
     text_loss_weight: float = Field(default=1e-4, ge=0)
     drop_share: float = Field(default=0.71, ge=0, lt=1)
-    prune_keep: Literal["small_loss", "large_loss"] = "small_loss"
+    prune_keep: Literal["small_loss", "large_loss"] = "large_loss"
     edge_share: float = Field(default=0.1, ge=0, le=1)
     l2_weight: float = Field(default=1e-5, ge=0)
     regularizer: Literal["l2", "inverse"] = "l2"
@@ -118,11 +119,11 @@ class LLMRec(GraphRecommender):
     """LLMRec without images.
 
     Source: LLMRec (Wei et al. 2024) and its code, which is followed where the two differ.
-    Deviations: pruning drops the terms of large loss and the penalty is on squares; the code does the opposite of
-    either (`prune_keep`, `regularizer`). Validation selects, not test. The item's text is its one attribute. No images,
-    no masked features (their weight is 0 in the code), Adam without decoupled decay. Nodes without text have a zero
-    vector in that branch. Edges come from the bundle; without a language model they are surrogates made from
-    embeddings, and `provenance` says so. The penalty's weight 1e-5 is ours.
+    Deviations: the penalty is on squares, where the code rewards large vectors (`regularizer`). Pruning keeps the terms
+    of large loss, as the code does and against the paper's words (`prune_keep`). Validation selects, not test. The
+    item's text is its one attribute. No images, no masked features (their weight is 0 in the code), Adam without
+    decoupled decay. Nodes without text have a zero vector in that branch. Edges come from the bundle; without a
+    language model they are surrogates made from embeddings; `provenance` says so. The penalty's weight 1e-5 is ours.
     """
 
     item_vectors: Tensor
