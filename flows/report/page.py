@@ -73,10 +73,10 @@ def _metric_names(content: ReportContent, primary: str | None) -> list[str]:
 
 
 def _best_values(content: ReportContent) -> dict[str, float]:
-    """The highest mean of each metric among models that are not controls."""
+    """The highest mean of each metric among models that are not controls; of novelty and Gini more is not better."""
     best: dict[str, float] = {}
     for model in content.models:
         for row in model.metrics:
-            if model.role != "control":
+            if model.role != "control" and row.metric.partition("@")[0] not in ("novelty", "gini"):
                 best[row.metric] = max(row.value, best.get(row.metric, row.value))
     return best

@@ -261,6 +261,11 @@ def per_user_values(warehouse: Warehouse, seeds: Sequence[PlannedModel], metric:
     return users, values.mean(axis=0)
 
 
+def per_user_metrics(warehouse: Warehouse, seeds: Sequence[PlannedModel]) -> set[str]:
+    """The test metrics that have a value a user; the others, such as coverage, speak of all lists together."""
+    return {name.removeprefix("test/") for name in _arrays(warehouse, seeds[0]) if name.startswith("test/")}
+
+
 def _difference(
     model: str, reference: str, per_user: dict[str, tuple[np.ndarray, np.ndarray]], metric: str
 ) -> Difference:

@@ -14,7 +14,7 @@ from flows.errors import NothingPublishedError
 from flows.settings import Settings, digest
 from flows.steps.bundle import entity_ids, semantic_matrix
 from flows.steps.costs import cost_rows
-from flows.steps.evaluate import interval, per_user_values
+from flows.steps.evaluate import interval, per_user_metrics, per_user_values
 from flows.steps.rows import records, strings
 from flows.steps.train import PlannedModel, verified_metrics
 from flows.workspace import StageNote, Workspace, versions
@@ -132,12 +132,9 @@ def _model_results(warehouse: Warehouse, said: dict[str, Any]) -> list[ModelResu
         seeds = [model for model in planned if model.label == score["label"]]
         first = verified_metrics(warehouse.inside("models", seeds[0].model_id), seeds[0].model_id)
         metrics = []
+        personal = per_user_metrics(warehouse, seeds)
         for name, value in score["test"].items():
-            bounds = (
-                interval(per_user_values(warehouse, seeds, name)[1])
-                if not name.startswith("coverage")
-                else (None, None)
-            )
+            bounds = interval(per_user_values(warehouse, seeds, name)[1]) if name in personal else (None, None)
             metrics.append(Interval(name, value, *bounds))
         select_by = said["evaluate"]["select_by"]
         history = tuple(Epoch(row["epoch"], row.get("loss"), row.get(select_by)) for row in first["history"])

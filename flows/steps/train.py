@@ -140,7 +140,7 @@ def _parsed_settings(settings: Settings) -> tuple[PlainMapping, PlainMapping]:
     training = config.model_dump(mode="json", exclude=set(SPEED_ONLY))
     if config.precision == "auto":
         training["precision"] = config.resolved_precision(resolve_device(config.device))
-    evaluation = settings.evaluation.model_dump(mode="json", include={"protocol", "ks", "select_by"})
+    evaluation = settings.evaluation.model_dump(mode="json", include={"protocol", "ks", "names", "select_by"})
     return training, parse_evaluation(evaluation).model_dump(mode="json")
 
 
