@@ -14,8 +14,8 @@ from flows.errors import NothingPublishedError
 from flows.settings import Settings, digest
 from flows.steps.bundle import entity_ids, semantic_matrix
 from flows.steps.costs import cost_rows
-from flows.steps.evaluate import interval, per_user_metrics, per_user_values
 from flows.steps.rows import records, strings
+from flows.steps.scores import interval, per_user_metrics, per_user_values
 from flows.steps.train import PlannedModel, verified_metrics
 from flows.workspace import StageNote, Workspace, versions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flows.steps.evaluate import Difference, holm, interval
+from flows.steps.scores import Difference, holm, interval
 
 
 def gain(model: str, p_value: float) -> Difference:
