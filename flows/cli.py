@@ -19,6 +19,7 @@ from flows import (
     cli_pipeline,
     cli_profiles,
     cli_start,
+    cli_tuning,
 )
 from flows.cli_options import CONFIG, JSON, ROOT, SET, Options
 from flows.cli_output import command_line, last_word
@@ -40,7 +41,10 @@ def common(ctx: typer.Context, config: CONFIG = None, root: ROOT = None, set_: S
     ctx.obj = Options(config, root, tuple(set_ or ()), json)
 
 
-for part in (cli_start, cli_pipeline, cli_models, cli_inspect, cli_profiles, cli_batches, cli_checks, cli_operations):
+for part in (
+    *(cli_start, cli_pipeline, cli_models, cli_tuning, cli_inspect),
+    *(cli_profiles, cli_batches, cli_checks, cli_operations),
+):
     part.register(app)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from flows.settings import EvaluationSettings, canonical, digest
 from flows.steps.bundle import entity_ids
 from flows.steps.ingest import stamp
-from flows.steps.rows import records, strings
+from flows.steps.rows import records
 from flows.steps.scores import Comparison, compare_models, cutoff, interval, stored_arrays
 from flows.steps.train import PlannedModel, TrainingPlan, verified_metrics
 from flows.workspace import Workspace
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 VERSION = 1
 # The seed of rows that speak of all seeds together.
 ALL_SEEDS = -1
+# Registry states of what tuning trained: tried, and tried and chosen.
+TRIAL_STATES = ("trial", "chosen")
 
 
 def register_models(workspace: Workspace, snapshot_id: str, plan: TrainingPlan) -> str:
@@ -70,10 +72,11 @@ def append_models(workspace: Workspace, builder: SnapshotBuilder, upstream: Snap
     """How many models were new to the registry; their registry, metric and per-user rows go into the builder."""
     from warehouse import arrow_table
 
-    known = set()
+    known: set[str] = set()
     for snapshot in (upstream, workspace.warehouse.current()):
-        if snapshot is not None:
-            known.update(strings(snapshot.read("model_registry", columns=["model_id"]), "model_id"))
+        rows = records(snapshot.read("model_registry", columns=["model_id", "state"])) if snapshot else []
+        # of a trial only its validation was written down
+        known.update(row["model_id"] for row in rows if row["state"] not in TRIAL_STATES)
     new = [model for model in plan.models if model.model_id not in known]
     users = entity_ids(upstream)["users"]
     for model in new:

@@ -84,9 +84,9 @@ def planned(snapshot: Snapshot, choices: Sequence[ModelChoice], settings: Settin
     """Every choice with every seed, validated, under its model id."""
     from rec_models import parse_config
 
-    training, evaluation = _parsed_settings(settings)
     models = []
     for choice in choices:
+        training, evaluation = _parsed_settings(settings, choice.training)
         config = parse_config(choice.mapping)
         mapping = config.model_dump(mode="json")
         inputs = inputs_key(snapshot, config.reads_language)
@@ -114,7 +114,8 @@ def needs_language(choices: Sequence[ModelChoice], settings: Settings) -> bool:
     """Whether any of the models reads language; validates their settings."""
     from rec_models import parse_config
 
-    _parsed_settings(settings)
+    for own in [{}, *(choice.training for choice in choices)]:
+        _parsed_settings(settings, own)
     return any([parse_config(choice.mapping).reads_language for choice in choices])
 
 
@@ -122,20 +123,20 @@ def settings_key(choices: Sequence[ModelChoice], settings: Settings) -> str:
     """The models and how they are trained and measured, by their plain mappings."""
     training = {name: value for name, value in settings.training.items() if name not in SPEED_ONLY}
     if training.get("precision") == "auto":
-        training["precision"] = _parsed_settings(settings)[0]["precision"]
+        training["precision"] = _parsed_settings(settings, {})[0]["precision"]
     evaluation = settings.evaluation.model_dump(mode="json", exclude={"baselines"})
     return digest([asdict(choice) for choice in choices], training, evaluation)
 
 
-def _parsed_settings(settings: Settings) -> tuple[PlainMapping, PlainMapping]:
-    """Training and evaluation settings with every default, validated by rec_models.
+def _parsed_settings(settings: Settings, own: PlainMapping) -> tuple[PlainMapping, PlainMapping]:
+    """Training settings under a model's own, and evaluation settings, with every default, validated by rec_models.
 
     What only makes it faster is left out: a bundle must not remember it. `precision` is the one that `auto` comes to
     on this machine's device, for it changes results.
     """
     from rec_models import parse_evaluation, parse_training, resolve_device
 
-    given = {name: value for name, value in settings.training.items() if name != "threads"}
+    given = {name: value for name, value in {**settings.training, **own}.items() if name != "threads"}
     config = parse_training(given)
     training = config.model_dump(mode="json", exclude=set(SPEED_ONLY))
     if config.precision == "auto":
