@@ -11,6 +11,7 @@ from types import FrameType
 import typer
 
 from flows import (
+    cli_analyses,
     cli_batches,
     cli_checks,
     cli_inspect,
@@ -42,7 +43,7 @@ def common(ctx: typer.Context, config: CONFIG = None, root: ROOT = None, set_: S
 
 
 for part in (
-    *(cli_start, cli_pipeline, cli_models, cli_tuning, cli_inspect),
+    *(cli_start, cli_pipeline, cli_models, cli_tuning, cli_analyses, cli_inspect),
     *(cli_profiles, cli_batches, cli_checks, cli_operations),
 ):
     part.register(app)

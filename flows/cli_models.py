@@ -172,9 +172,8 @@ def _compared(
     progress = open_progress()
     try:
         with opened(settings, "compare", progress, threads) as workspace:
-            snapshot, comparison = compare_models(
-                settings, workspace, choices, reference, only_trained=request.only_trained
-            )
+            found = compare_models(settings, workspace, choices, reference, only_trained=request.only_trained)
+            snapshot, comparison = found.snapshot, found.comparison
             summary = run_summary(workspace, snapshot)
     finally:
         progress.close()

@@ -116,12 +116,17 @@ def compare_models(
 
 
 def holm(differences: Sequence[Difference]) -> list[Difference]:
-    """The differences with p-values corrected for testing several pairs (Holm's step-down)."""
-    order = sorted(range(len(differences)), key=lambda position: differences[position].p_value)
-    corrected, running = list(differences), 0.0
-    for rank, position in enumerate(order):
-        running = max(running, min(1.0, (len(order) - rank) * differences[position].p_value))
-        corrected[position] = replace(differences[position], p_holm=running)
+    """The differences with p-values corrected for testing several pairs."""
+    corrected = holm_adjusted([found.p_value for found in differences])
+    return [replace(found, p_holm=p_value) for found, p_value in zip(differences, corrected, strict=True)]
+
+
+def holm_adjusted(p_values: Sequence[float]) -> list[float]:
+    """Each p-value corrected for all of them being tested (Holm's step-down), in their order."""
+    corrected, running = list(p_values), 0.0
+    for rank, position in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[position]))
+        corrected[position] = running
     return corrected
 
 

@@ -145,8 +145,13 @@ def _parsed_settings(settings: Settings, own: PlainMapping) -> tuple[PlainMappin
     return training, parse_evaluation(evaluation).model_dump(mode="json")
 
 
-def train_model(workspace: Workspace, snapshot_id: str, model: PlannedModel, profiles: ProfileSettings) -> str:
+def train_model(
+    workspace: Workspace, snapshot_id: str, model: PlannedModel, profiles: ProfileSettings, tells_test: bool = True
+) -> str:
     """Id of the trained model; a model that is there is not trained again, one cut short goes on where it stood.
+
+    Args:
+        tells_test: False keeps test figures out of the progress, where they could be chosen by.
 
     Raises:
         LeakedEvidenceError, StaleEvidenceError, CoverageError: the profiles may not be trained on; nothing was trained.
@@ -166,7 +171,7 @@ def train_model(workspace: Workspace, snapshot_id: str, model: PlannedModel, pro
     arguments = ["train", str(partial), "--device", workspace.device]
     if workspace.threads:
         arguments += ["--threads", str(workspace.threads)]
-    run_rec_models(model.label, arguments, partial / "train.log", _follow(workspace, model))
+    run_rec_models(model.label, arguments, partial / "train.log", _follow(workspace, model, tells_test))
     metrics = verified_metrics(partial, model.model_id)
     _describe(partial, snapshot, model, metrics)
     if final.exists():
@@ -273,7 +278,7 @@ def _prepare_bundle(warehouse: Warehouse, snapshot: Snapshot, model: PlannedMode
     )
 
 
-def _follow(workspace: Workspace, model: PlannedModel) -> OnEvent:
+def _follow(workspace: Workspace, model: PlannedModel, tells_test: bool) -> OnEvent:
     """Turns the process's events into progress: epochs of an upper bound, the best validation so far, speed."""
     label = f"train {model.label} seed {model.seed}"
     select_by = model.evaluation["select_by"]
@@ -288,7 +293,7 @@ def _follow(workspace: Workspace, model: PlannedModel) -> OnEvent:
             workspace.progress.advance(label, event["epoch"] + 1, None, detail)
         elif event["event"] == "done" and event["epochs"]:
             workspace.progress.advance(label, event["epochs"], event["epochs"], f"best epoch {event['best_epoch']}")
-        elif event["event"] == "test":
+        elif event["event"] == "test" and tells_test:
             figures = ", ".join(
                 f"{name} {value:.4f}" for name, value in event["metrics"].items() if isinstance(value, float)
             )

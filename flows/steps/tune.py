@@ -314,7 +314,7 @@ def _tried(
     started = time.monotonic()
     try:
         for model in models:
-            train_model(workspace, snapshot.id, model, settings.profiles)
+            train_model(workspace, snapshot.id, model, settings.profiles, tells_test=False)
     except TrainingFailedError as error:
         if error.exit_code != _STOPPED:
             raise
