@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from flows.outlook import StageOutlook
     from flows.search_space import SearchSpace
     from flows.settings import Settings
-    from flows.steps.tune import Budget, Method, TunedModel, Tuning
+    from flows.steps.search import Budget, Method
+    from flows.steps.tune import TunedModel, Tuning
 
 SHOWN_TRIALS = 5
 
@@ -82,7 +83,7 @@ def _request(
     from flows.errors import SettingSyntaxError
     from flows.model_choices import choices_of
     from flows.search_space import spaces_of
-    from flows.steps.tune import METHODS, Budget
+    from flows.steps.search import METHODS, Budget
 
     if (budget[0] is None) == (budget[1] is None):
         raise SettingSyntaxError(
@@ -105,7 +106,7 @@ def run_tuning(
     """Estimate first, then the search, then its tables and its file."""
     from flows.progress import open_progress
     from flows.run_summary import run_summary
-    from flows.steps.tune import open_search
+    from flows.steps.search import open_search
     from flows.tune_models import tune_models
     from flows.workspace import opened
 
@@ -142,12 +143,14 @@ def run_tuning(
 
 
 def show_tuning(tuning: Tuning) -> None:
-    """The best trials of each model, and one line a model of what was chosen."""
+    """The best trials of each model; the first is what was chosen."""
+    from flows.steps.tune import values_in_words
+
     for tuned in tuning.models:
         ranked = sorted(tuned.trials, key=lambda trial: -1.0 if trial.valid is None else trial.valid, reverse=True)
         rows = [
             (
-                ", ".join(f"{option}={value}" for option, value in trial.values.items()),
+                values_in_words(trial.values),
                 trial.valid,
                 f"{trial.best_epoch:.0f}" if trial.best_epoch is not None else None,
                 f"{trial.seconds:.1f}",

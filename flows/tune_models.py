@@ -8,7 +8,8 @@ from flows.search_space import SearchSpace
 from flows.settings import Settings
 from flows.stage import Stage, call
 from flows.steps import quality, tune
-from flows.steps.tune import Budget, Method, Tuning
+from flows.steps.search import Budget, Method, open_search
+from flows.steps.tune import Tuning
 from flows.train_model import model_inputs
 from flows.workspace import Workspace
 
@@ -28,7 +29,7 @@ def tune_models(
         spaces: what to try of each model, by the name `--models` gives it.
         seed: of the search, not of the models.
     """
-    searches = {label: tune.open_search(method, space, budget, seed) for label, space in spaces.items()}
+    searches = {label: open_search(method, space, budget, seed) for label, space in spaces.items()}
     choices = [choice for label, space in spaces.items() for choice in tune.extremes(label, space, settings)]
     snapshot = model_inputs(settings, workspace, choices, stage)
     stage(quality.refuse_bad_data, workspace, snapshot, settings.quality)

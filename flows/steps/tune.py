@@ -7,49 +7,28 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from flows.errors import TrainingFailedError
 from flows.model_choices import ModelChoice, expand
-from flows.model_errors import AllTrialsFailedError, GridTooLargeError, MissingOptunaError
+from flows.model_errors import AllTrialsFailedError
 from flows.search_space import SearchSpace
 from flows.settings import PlainMapping, Settings, canonical
 from flows.steps.evaluate import TRIAL_STATES
 from flows.steps.publish import append_run
 from flows.steps.rows import records
+from flows.steps.search import Budget, Method, Search, drawn
 from flows.steps.train import PlannedModel, is_trained, planned, train_model, verified_metrics
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
     from warehouse import Snapshot
 
-Method = Literal["grid", "random", "tpe"]
-METHODS: tuple[Method, ...] = ("grid", "random", "tpe")
-# Combinations of a space that are put in random order before the first is tried; above, they are drawn one by one.
-_SHUFFLED = 100_000
-# Proposals in a row that were tried before, after which a search has nothing new.
-_PATIENCE = 200
-_STOPPED = 4
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What every model of one call may spend: trials, or minutes of training with one trial allowed to run over."""
-
-    trials: int | None = None
-    minutes: float | None = None
-
-    def allows(self, n_trials: int, seconds: float) -> bool:
-        """Whether another trial may begin."""
-        if self.trials is not None:
-            return n_trials < self.trials
-        return seconds < 60 * (self.minutes or 0)
-
-    def words(self) -> str:
-        """The budget as tables name it."""
-        return f"{self.trials} trials" if self.trials is not None else f"{self.minutes:g} min of training"
+# The exit code of a training that diverged.
+_DIVERGED = 4
+AS_IT_STANDS = "as it stands"
 
 
 @dataclass(frozen=True)
@@ -119,122 +98,6 @@ class Tuning:
         }
 
 
-class Search(Protocol):
-    """What decides which combination comes next. The same answers bring the same questions, so a search resumes."""
-
-    def propose(self) -> dict[str, object] | None:
-        """The next combination; None where there is nothing new to try."""
-        ...
-
-    def learn(self, valid: float | None) -> None:
-        """What the last proposal was worth; None where it failed."""
-        ...
-
-
-class ListedSearch:
-    """Combinations in an order that does not depend on what they were worth."""
-
-    def __init__(self, combinations: Iterator[dict[str, object]]) -> None:
-        self._combinations = combinations
-
-    def propose(self) -> dict[str, object] | None:
-        """The next one of the list."""
-        return next(self._combinations, None)
-
-    def learn(self, valid: float | None) -> None:
-        """Nothing: the order is fixed."""
-
-
-class TreeParzenSearch:
-    """Optuna's tree-structured Parzen estimator, asked and told.
-
-    Raises:
-        MissingOptunaError: the extra `hpo` is not installed.
-    """
-
-    def __init__(self, space: SearchSpace, seed: int) -> None:
-        try:
-            import optuna
-        except ImportError:
-            raise MissingOptunaError from None
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._failed = optuna.trial.TrialState.FAIL
-        self._space, self._tried = space, dict[str, float | None]()
-        self._study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-        # by its place in the list, since optuna knows neither lists nor tables as values
-        self._distributions: dict[str, optuna.distributions.BaseDistribution] = {
-            axis.option: optuna.distributions.CategoricalDistribution(range(len(axis.values)))
-            if axis.values
-            else optuna.distributions.IntDistribution(math.ceil(axis.low), math.floor(axis.high), log=axis.log)
-            if axis.whole
-            else optuna.distributions.FloatDistribution(axis.low, axis.high, log=axis.log)
-            for axis in space.axes
-        }
-
-    def propose(self) -> dict[str, object] | None:
-        """A combination that was not proposed before; what is proposed again is answered from memory."""
-        for _ in range(_PATIENCE):
-            self._asked = self._study.ask(self._distributions)
-            drawn = self._asked.params
-            values = {
-                axis.option: axis.values[drawn[axis.option]] if axis.values else axis.rounded(drawn[axis.option])
-                for axis in self._space.axes
-            }
-            self._key = canonical(values)
-            if self._key not in self._tried:
-                return values
-            self.learn(self._tried[self._key])
-        return None
-
-    def learn(self, valid: float | None) -> None:
-        """Tells the estimator."""
-        self._tried[self._key] = valid
-        if valid is None:
-            self._study.tell(self._asked, state=self._failed)
-        else:
-            self._study.tell(self._asked, valid)
-
-
-def open_search(method: Method, space: SearchSpace, budget: Budget, seed: int) -> Search:
-    """A search of a space.
-
-    Raises:
-        GridTooLargeError: a grid has ranges, or more combinations than the budget has trials.
-        MissingOptunaError: `tpe` without optuna.
-    """
-    if method == "tpe":
-        return TreeParzenSearch(space, seed)
-    if method == "random":
-        return ListedSearch(drawn(space, seed))
-    size = space.size()
-    if size is None or (budget.trials is not None and size > budget.trials):
-        raise GridTooLargeError(size, budget.words())
-    return ListedSearch(space.combinations())
-
-
-def drawn(space: SearchSpace, seed: int) -> Iterator[dict[str, object]]:
-    """Different combinations in seeded random order; all of them where there is no range."""
-    rng = np.random.default_rng(seed)
-    size = space.size()
-    if size is not None and size <= _SHUFFLED:
-        every = list(space.combinations())
-        yield from (every[place] for place in rng.permutation(size))
-        return
-    seen: set[str] = set()
-    stale = 0
-    while stale < _PATIENCE:
-        places = rng.random(len(space.axes))
-        values = {
-            axis.option: axis.values[int(place * len(axis.values))] if axis.values else axis.at(float(place))
-            for axis, place in zip(space.axes, places, strict=True)
-        }
-        key = canonical(values)
-        stale = stale + 1 if key in seen else 0
-        if key not in seen:
-            seen.add(key)
-            yield values
-
-
 def best_of(trials: Sequence[Trial]) -> Trial:
     """The trial with the best validation, of equals the first."""
     return max(trials, key=lambda trial: -math.inf if trial.valid is None else trial.valid)
@@ -248,7 +111,7 @@ def choice_of(label: str, values: Mapping[str, object], settings: Settings) -> M
 
 def foreseen(label: str, space: SearchSpace, budget: Budget, method: Method, settings: Settings) -> list[ModelChoice]:
     """The trials as far as they are known before the first; as many random ones stand for those of `tpe`."""
-    source = space.combinations() if method == "grid" else drawn(space, 0)
+    source = space.combinations() if method == "grid" else itertools.chain([{}], drawn(space, 0))
     return [choice_of(label, values, settings) for values in itertools.islice(source, budget.trials or 1)]
 
 
@@ -275,12 +138,10 @@ def search_model(
         trial = _tried(workspace, snapshot, choice_of(label, values, settings), values, settings)
         search.learn(trial.valid)
         trials.append(trial)
-        worth = "failed" if trial.valid is None else f"{trial.valid:.4f}"
-        best = max((known.valid for known in trials if known.valid is not None), default=math.nan)
-        workspace.progress.note(
-            f"tune {label}, trial {len(trials)}: {_words(values)}: valid {settings.evaluation.select_by} {worth}, "
-            f"best {best:.4f}"
-        )
+        worth = "failed" if trial.valid is None else f"{settings.evaluation.select_by} {trial.valid:.4f}"
+        best = best_of(trials).valid
+        shown = "none yet" if best is None else f"{best:.4f}"
+        workspace.progress.note(f"tune {label}, {len(trials)}: {values_in_words(values)}: valid {worth}, best {shown}")
     if all(trial.valid is None for trial in trials):
         raise AllTrialsFailedError(label, len(trials))
     return TunedModel(label, choice_of(label, best_of(trials).values, settings), tuple(trials))
@@ -316,7 +177,7 @@ def _tried(
         for model in models:
             train_model(workspace, snapshot.id, model, settings.profiles, tells_test=False)
     except TrainingFailedError as error:
-        if error.exit_code != _STOPPED:
+        if error.exit_code != _DIVERGED:
             raise
         return Trial(choice.label, values, None, time.monotonic() - started, None, "failed", models)
     found = [verified_metrics(workspace.warehouse.inside("models", m.model_id), m.model_id) for m in models]
@@ -367,5 +228,6 @@ def _plain_trial(trial: Trial) -> dict[str, Any]:
     return {name: getattr(trial, name) for name in shown} | {"model_ids": [model.model_id for model in trial.models]}
 
 
-def _words(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{option}={value}" for option, value in values.items())
+def values_in_words(values: Mapping[str, object]) -> str:
+    """What a trial changed."""
+    return ", ".join(f"{option}={value}" for option, value in values.items()) or AS_IT_STANDS

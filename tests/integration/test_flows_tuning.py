@@ -46,7 +46,7 @@ def test_every_model_gets_the_same_budget_and_only_validation_is_written_down(fo
     rows = table(folder, "model_registry")
     assert sorted(row["state"] for row in rows) == ["chosen"] * 2 + ["trial"] * 4
     assert all("test" not in json.loads(row["metrics"]) for row in rows)
-    said = json.loads(rows[0]["settings"])["tuning"]
+    said = json.loads(rows[1]["settings"])["tuning"]
     assert said["budget"] == "3 trials" and said["values"] and said["space"] and said["method"] == "random"
     assert table(folder, "metrics") == [] and table(folder, "metrics_per_user") == []
     code, again, _ = command(capsys, *words)

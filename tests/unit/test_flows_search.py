@@ -15,7 +15,8 @@ from flows.model_errors import GridTooLargeError
 from flows.search_space import Axis, SearchSpace, spaces_of
 from flows.settings_file import as_toml, tuned_settings
 from flows.settings_layers import load_settings, validated
-from flows.steps.tune import Budget, Trial, TunedModel, drawn, extremes, foreseen, open_search
+from flows.steps.search import Budget, drawn, open_search
+from flows.steps.tune import Trial, TunedModel, choice_of, extremes, foreseen
 
 SETTINGS = validated({"model": {"name": "mult_vae", "dropout": 0.2}, "training": {"epochs": 9}})
 
@@ -105,19 +106,32 @@ def test_a_parzen_estimator_finds_the_better_half_is_repeatable_and_never_propos
         for _ in range(40):
             values = search.propose()
             assert values is not None
+            if not values:  # the model as it stands
+                search.learn(-1.0)
+                continue
             search.learn(None if values["b"] is False else -abs(values["a"] - 0.7))  # type: ignore[operator]
             tried.append(values)
         return tried
 
     first = run()
-    assert first == run() and len({str(values) for values in first}) == 40
+    assert first == run() and len({str(values) for values in first}) == 39
     assert sum(abs(values["a"] - 0.7) < 0.2 for values in first[20:]) > 10
     small = open_search("tpe", SearchSpace((Axis("a", (1, 2)),)), Budget(9), 0)
     count = 0
     while small.propose() is not None:
         small.learn(0.5)
         count += 1
-    assert count == 2
+    assert count == 3
+
+
+@pytest.mark.parametrize("method", ["random", "tpe"])
+def test_a_search_begins_with_the_model_as_it_stands_and_a_grid_does_not(method):
+    if method == "tpe":
+        pytest.importorskip("optuna", reason="the extra hpo is not installed")
+    space = SearchSpace((Axis("dropout", (0.1, 0.4)),))
+    search = open_search(method, space, Budget(3), 0)
+    assert search.propose() == {} and choice_of("mult_vae", {}, SETTINGS).label == "mult_vae"
+    assert open_search("grid", space, Budget(3), 0).propose() == {"dropout": 0.1}
 
 
 def test_trials_are_foreseen_and_the_ends_of_every_option_looked_at_first():
