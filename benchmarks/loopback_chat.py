@@ -1,10 +1,13 @@
-"""A chat server on loopback for races: one fixed reply after a fixed delay, in a process of its own."""
+"""A server on loopback for races: one fixed reply after a fixed delay, in a process of its own."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import json
+import random
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,8 +16,8 @@ from contextlib import contextmanager
 PROFILE = {"reasoning": "The tags agree.", "profile": "Players who like slow exploration and quiet stories."}
 
 
-def reply() -> bytes:
-    """A whole HTTP reply, headers included."""
+def chat_reply() -> bytes:
+    """The body of a chat completion."""
     message = {"role": "assistant", "content": json.dumps(PROFILE), "refusal": None}
     document = {
         "id": "chatcmpl-1",
@@ -24,7 +27,23 @@ def reply() -> bytes:
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
     }
-    body = json.dumps(document).encode()
+    return json.dumps(document).encode()
+
+
+def embeddings_reply(n_texts: int, width: int) -> bytes:
+    """The body of a reply to so many texts, in base64."""
+    rng = random.Random(0)
+    raw = [struct.pack(f"<{width}f", *(rng.gauss(0, 1) for _ in range(width))) for _ in range(n_texts)]
+    data = [
+        {"object": "embedding", "index": place, "embedding": base64.b64encode(vector).decode()}
+        for place, vector in enumerate(raw)
+    ]
+    usage = {"prompt_tokens": 80 * n_texts, "total_tokens": 80 * n_texts}
+    return json.dumps({"object": "list", "model": "loopback", "data": data, "usage": usage}).encode()
+
+
+def whole(body: bytes) -> bytes:
+    """A whole HTTP reply, headers included."""
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
@@ -50,18 +69,19 @@ class Chat(asyncio.Protocol):
             asyncio.get_running_loop().call_later(self._delay_s, self._transport.write, self._answer)
 
 
-async def serve(delay_s: float) -> None:
+async def serve(delay_s: float, body: bytes) -> None:
     """Prints its port, then answers until it is ended."""
-    answer = reply()
+    answer = whole(body)
     server = await asyncio.get_running_loop().create_server(lambda: Chat(delay_s, answer), "127.0.0.1", 0, backlog=2048)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 @contextmanager
-def chat_server(delay_s: float) -> Iterator[str]:
-    """The base_url of a running server."""
+def chat_server(delay_s: float, n_texts: int = 0, width: int = 0) -> Iterator[str]:
+    """The base_url of a running server of chats; of embeddings where every call has the same number of texts."""
     command = [sys.executable, "-m", "benchmarks.loopback_chat", "--delay-s", str(delay_s)]
+    command += ["--texts", str(n_texts), "--width", str(width)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -73,4 +93,7 @@ def chat_server(delay_s: float) -> Iterator[str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--delay-s", type=float, required=True)
-    asyncio.run(serve(parser.parse_args().delay_s))
+    parser.add_argument("--texts", type=int, default=0)
+    parser.add_argument("--width", type=int, default=0)
+    told = parser.parse_args()
+    asyncio.run(serve(told.delay_s, embeddings_reply(told.texts, told.width) if told.texts else chat_reply()))

@@ -20,6 +20,7 @@ from flows import (
     cli_pipeline,
     cli_profiles,
     cli_start,
+    cli_transfer,
     cli_tuning,
 )
 from flows.cli_options import CONFIG, JSON, ROOT, SET, Options
@@ -42,10 +43,20 @@ def common(ctx: typer.Context, config: CONFIG = None, root: ROOT = None, set_: S
     ctx.obj = Options(config, root, tuple(set_ or ()), json)
 
 
-for part in (
-    *(cli_start, cli_pipeline, cli_models, cli_tuning, cli_analyses, cli_inspect),
-    *(cli_profiles, cli_batches, cli_checks, cli_operations),
-):
+_PARTS = (
+    cli_start,
+    cli_pipeline,
+    cli_models,
+    cli_tuning,
+    cli_analyses,
+    cli_inspect,
+    cli_profiles,
+    cli_batches,
+    cli_checks,
+    cli_transfer,
+    cli_operations,
+)
+for part in _PARTS:
     part.register(app)
 
 
@@ -81,6 +92,10 @@ def _refuse(error: Exception, arguments: Sequence[str]) -> int:
     """The exit code of an error, after its sentence was printed with the command to go on."""
     if isinstance(error, typer.Abort):
         error = InterruptedRunError("SIGINT")
+    elif isinstance(error, OSError) and not hasattr(error, "exit_code"):
+        from warehouse import disk_fault
+
+        error = disk_fault(error) or error
     format_message = getattr(error, "format_message", None)
     if format_message is not None:  # typer's own refusals: an unknown command or option
         last_word(f"{format_message()} Help: semalign --help")

@@ -17,6 +17,7 @@ from flows.cli_options import Options, command
 from flows.cli_output import emit_json, emit_table, last_word
 
 if TYPE_CHECKING:
+    from flows.embedding_sets import DescribedSet
     from flows.settings import Settings
     from warehouse import Warehouse
 
@@ -189,10 +190,19 @@ def _engine(settings: Settings) -> str:
 
 
 def _encoder(settings: Settings) -> str:
-    from providers import parse_encoder
+    from flows.embedding_sets import described, embedding_sets
 
-    identity = parse_encoder(settings.embeddings).describe()
-    return f"{identity.model}, {identity.dim} numbers, {identity.dtype}, files {identity.key[:12]}"
+    return "; ".join(_encoder_words(one) for one in described(embedding_sets(settings)))
+
+
+def _encoder_words(one: DescribedSet) -> str:
+    from providers import OpenAIEmbeddingsConfig
+
+    identity, name = one.identity, f"{one.wanted.name}: " if one.wanted.name else ""
+    if isinstance(one.config, OpenAIEmbeddingsConfig):
+        one.config.checked_key()
+        return f"{name}{identity.model} at {one.config.base_url}, {'paid' if one.config.paid else 'not paid'}"
+    return f"{name}{identity.model}, {identity.dim} numbers, {identity.dtype}, files {identity.key[:12]}"
 
 
 def _place(settings: Settings) -> str:

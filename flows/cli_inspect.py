@@ -217,11 +217,14 @@ def similar_to_text(options: Options, snapshot: Snapshot, text: str, k: int) -> 
     """The items nearest to a text, embedded now by the snapshot's encoder."""
     import numpy as np
 
+    from flows.embedding_sets import default_set
     from flows.errors import SettingValueError
+    from flows.steps.encoders import text_vector
     from flows.steps.rows import strings, vectors
     from providers import parse_encoder
+    from warehouse import Warehouse
 
-    settings = options.settings().embeddings
+    settings = default_set(options.settings()).encoder
     encoder = parse_encoder(settings)
     made_by = snapshot.stages.get("embed", {}).get("summary", {})
     if encoder.identity() != made_by.get("encoder_key"):
@@ -234,7 +237,8 @@ def similar_to_text(options: Options, snapshot: Snapshot, text: str, k: int) -> 
     )
     titles = snapshot.read("items", columns=["item_id", "title"])
     named = dict(zip(strings(titles, "item_id"), titles.column("title").to_pylist(), strict=True))
-    closeness = vectors(rows) @ encoder.open().encode([text])[0]
+    matrix = vectors(rows)
+    closeness = matrix @ text_vector(Warehouse(options.settings().warehouse.root), encoder, text, matrix.shape[1])
     ids = strings(rows, "entity_id")
     nearest = np.argsort(-closeness, kind="stable")[:k]
     return [

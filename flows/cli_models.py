@@ -262,6 +262,9 @@ def show_comparison(
     columns = (*columns, "s/epoch", "best epoch", "profiles")
     title = f"{comparison.protocol}, {comparison.split}, mean of {comparison.seeds} seed(s)"
     emit_table(title, columns, rows, caption=f"* best {comparison.select_by} on validation of its name")
+    for score in comparison.scores:
+        for what, whose in score.provenance.items():
+            say(f"{score.label}: {what}: {whose}")
     show_differences([vars(gain) for gain in comparison.differences])
 
 

@@ -61,7 +61,8 @@ def forget(options: Options, user: str, yes: bool) -> int:
             emit_table(
                 "exports that may name the user; they were not touched", ("file",), [[f] for f in removal.elsewhere]
             )
-    again = f"; {len(removal.items):,} item profiles quoted them and are asked for again" if removal.items else ""
+    told = f"{len(removal.items):,} item and {len(removal.users):,} user profiles"
+    again = f"; {told} were built from their words and are asked for again" if removal.items else ""
     last_word(
         f"{sum(removal.rows.values()):,} rows, {removal.replies:,} stored replies, {removal.snapshots:,} versions and "
         f"{len(removal.models):,} models are gone{again}; {len(removal.elsewhere)} exports outside were left. Make the "

@@ -180,9 +180,13 @@ def _pilot_in_words(pilot: Pilot) -> str:
 
 
 def plan_totals(stages: list[dict[str, Any]]) -> dict[str, Any]:
-    """Sums over the stages; an unknown price stays unknown. Only one stage asks, so its interval is the plan's."""
+    """Sums over the stages; an unknown price stays unknown. A stage without an interval adds what it costs to both."""
     usd = [stage["usd"] for stage in stages]
-    low, high = (next((stage[name] for stage in stages if stage[name] is not None), None) for name in BOUNDS)
+    has_interval = None not in usd and any(stage[name] is not None for stage in stages for name in BOUNDS)
+    low, high = (
+        sum(stage["usd"] if stage[name] is None else stage[name] for stage in stages) if has_interval else None
+        for name in BOUNDS
+    )
     return {
         "calls": sum(stage["calls"] or 0 for stage in stages),
         **{name: sum(stage[name] for stage in stages) for name in ("new", "changed", "reasks", "cached", "tokens")},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flows.build_profiles import build_profiles
+from flows.embedding_sets import embedding_sets
 from flows.settings import Settings
 from flows.stage import Stage, call
 from flows.steps import embed, first_look
@@ -10,7 +11,8 @@ from flows.workspace import Workspace
 
 
 def embed_profiles(settings: Settings, workspace: Workspace, stage: Stage = call) -> str:
-    """Id of a snapshot with a vector for every profile."""
-    stage(first_look.check_encoder, settings.embeddings)
+    """Id of a snapshot with the vectors of every set."""
+    sets = embedding_sets(settings)
+    stage(first_look.check_encoders, workspace, sets)
     snapshot = build_profiles(settings, workspace, stage)
-    return stage(embed.embed_profiles, workspace, snapshot, settings.embeddings)
+    return stage(embed.embed_profiles, workspace, snapshot, sets)

@@ -92,6 +92,12 @@ engine = "attributes"       # composes texts from the attributes; no language mo
 [embeddings]
 name = "sentence-transformers"
 model = "all-MiniLM-L6-v2"
+# Vectors by a server of the OpenAI protocol instead:
+# name = "openai"
+# model = "text-embedding-3-small"
+# base_url = "http://127.0.0.1:8000/v1"   # leave out for OpenAI
+# [embeddings.cap]
+# usd = 5.0
 
 [model]                     # `semalign models` lists all, with their options
 name = "dmrec"

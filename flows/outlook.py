@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from flows.embedding_outlook import due_of, in_all
+from flows.embedding_sets import by_encoder, described, embedding_sets, refuse_unknown_texts
 from flows.model_choices import ModelChoice
 from flows.projection import project
 from flows.settings import Settings
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 State = Literal["kept", "to do"]
 
 # Rules of thumb for 2 cores, used until this warehouse has figures of its own.
-TEXTS_PER_S = 60.0
 FLOP_PER_S = 1e11
 FLOP_PER_CELL = 3600.0
 LIKELY_EPOCHS = 150
@@ -63,7 +64,7 @@ class _Sight:
 
     snapshot: Snapshot | None
     world: TrainingWorld | None
-    sizes: dict[str, int]
+    sizes: dict[str, Any]
     summary: dict[str, Any]
 
 
@@ -212,17 +213,30 @@ def _latencies_s(warehouse: Warehouse, keys: set[str]) -> dict[str, float]:
 def _embed_outlook(
     settings: Settings, warehouse: Warehouse, sight: _Sight, profiles: StageOutlook
 ) -> tuple[_Sight, StageOutlook]:
-    from providers import parse_encoder
-
-    identity = parse_encoder(settings.embeddings).describe()
+    sets = embedding_sets(settings)
+    refuse_unknown_texts(sets, {kind: sight.sizes[f"{kind}_columns"] for kind in ("item", "user")})
+    asked = described(sets)
     if sight.snapshot is not None:
-        key = embed.embed_key(sight.snapshot, identity)
+        key = embed.embed_key(sight.snapshot, asked)
         if found := warehouse.find_stage("embed", key):
-            words = f"{found.stages['embed']['summary']['items_with_vector']:,} items by {identity.model}"
+            models = ", ".join(dict.fromkeys(one.identity.model for one in asked))
+            words = f"{found.stages['embed']['summary']['items_with_vector']:,} items by {models}"
             return _Sight(found, None, sight.sizes, {}), StageOutlook("embed", "kept", words)
-    n_texts = profiles.facts["texts"]
-    words = f"at most {n_texts:,} texts by {identity.model}; texts embedded before are not embedded again"
-    return _Sight(None, None, sight.sizes, {}), StageOutlook("embed", "to do", words, 10 + n_texts / TEXTS_PER_S)
+    due = in_all([due_of(warehouse, same, sight.snapshot, profiles.facts["texts"]) for same in by_encoder(asked)])
+    facts = {"texts": due.texts - due.known, "texts_known": due.known, "measured_calls": due.measured}
+    return _Sight(None, None, sight.sizes, {}), StageOutlook(
+        "embed",
+        "to do",
+        due.words,
+        due.seconds,
+        calls=due.calls,
+        tokens=due.tokens,
+        usd=due.usd,
+        facts=facts if due.calls else {},
+        new=due.calls,
+        usd_low=due.usd_low,
+        usd_high=due.usd_high,
+    )
 
 
 def _train_outlook(

@@ -73,7 +73,7 @@ def project(rehearsal: Rehearsal, engine: EngineConfig, latencies_s: Mapping[str
         high = float(max(np.quantile(drawn, 0.975), usd * (1 + LEAST_MARGIN)))
     n_in, n_out = round(float(tokens_in[0])), round(float(tokens_out[0]))
     known_s = [latencies_s[reply.key] for reply in replies if reply.key in latencies_s]
-    seconds = _seconds(engine, len(asks) + reasks, n_in + n_out, known_s)
+    seconds = seconds_of(engine, len(asks) + reasks, n_in + n_out, known_s)
     return Projection(len(asks), reasks, len(replies), n_in, n_out, usd, low, high, seconds)
 
 
@@ -112,7 +112,7 @@ def _tokens(asks: Sequence[Ask], replies: Sequence[Reply], rng: np.random.Genera
     return tokens_in, tokens_out
 
 
-def _seconds(engine: EngineConfig, calls: int, tokens: int, latencies_s: Sequence[float]) -> float:
+def seconds_of(engine: object, calls: int, tokens: int, latencies_s: Sequence[float]) -> float:
     """At the pace of the calls that were made, or of a rule of thumb; never faster than the limits allow."""
     concurrency = getattr(engine, "concurrency", None)
     if latencies_s and concurrency:

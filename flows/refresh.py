@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from flows.build_profiles import build_profiles
 from flows.embed_profiles import embed_profiles
+from flows.embedding_sets import embedding_sets
 from flows.errors import UnknownStageError
 from flows.evaluate_model import evaluate_model
 from flows.ingest_sources import ingest_sources
@@ -21,13 +22,14 @@ from flows.workspace import STAGES, Workspace
 
 def refresh(settings: Settings, workspace: Workspace, stage: Stage = call) -> str:
     """Id of the published snapshot, brought up to the sources and settings of now; what is done already is kept."""
-    choices = run_choices(settings)
+    choices, sets = run_choices(settings), embedding_sets(settings)
     stage(train.check_models, workspace, choices, settings)
     stage(first_look.check_engine, workspace, settings.profiles)
-    stage(first_look.check_encoder, settings.embeddings)
+    stage(first_look.check_encoders, workspace, sets)
     snapshot = stage(ingest.ingest, workspace, settings.source, settings.split)
+    stage(first_look.check_texts, workspace, snapshot, sets)
     snapshot = stage(profile.build_profiles, workspace, snapshot, settings.profiles)
-    snapshot = stage(embed.embed_profiles, workspace, snapshot, settings.embeddings)
+    snapshot = stage(embed.embed_profiles, workspace, snapshot, sets)
     plan = train_all(settings, workspace, snapshot, choices, stage)
     snapshot = stage(evaluate.register_models, workspace, snapshot, plan)
     snapshot = stage(evaluate.evaluate_models, workspace, snapshot, plan, settings.evaluation)

@@ -23,7 +23,7 @@ def run_summary(workspace: Workspace, snapshot_id: str) -> dict[str, Any]:
         "snapshot": snapshot_id,
         "new_snapshot": snapshot_id != workspace.published_before,
         "seconds": round(time.monotonic() - workspace.started, 3),
-        **{name: tally[name] for name in ("calls", "cached", "failed", "tokens_in", "tokens_out", "usd")},
+        **workspace.tally.totals(),
         **{name: tally[name] for name in ("embedded", "embeddings_reused", "trained", "stages")},
         "quarantined": snapshot.rows("quarantine"),
         "profiles_failed": profile.get("quarantined", 0),

@@ -155,6 +155,9 @@ class Settings(Branch):
     split: SplitSettings = SplitSettings()
     profiles: ProfileSettings = ProfileSettings()
     embeddings: Annotated[PlainMapping, BeforeValidator(_named)] = Field(default_factory=lambda: dict(DEFAULT_ENCODER))
+    encoders: dict[str, Annotated[PlainMapping, BeforeValidator(_named)]] = Field(
+        default_factory=dict, description="[encoders.<name>]: more sets of vectors, each a table embeddings_<name>"
+    )
     model: Annotated[PlainMapping, BeforeValidator(_named)] = Field(
         default_factory=lambda: json.loads(json.dumps(DEFAULT_MODEL))
     )

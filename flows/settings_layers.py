@@ -189,10 +189,18 @@ def _with_paths(tree: Mapping[str, Any], home: Path) -> PlainMapping:
     if isinstance(profiles, Mapping) and isinstance(engine, Mapping):
         named = {key: _absolute(engine[key], home) for key in _ENGINE_PATHS if isinstance(engine.get(key), str)}
         result["profiles"] = {**profiles, "engine": {**engine, **named}}
-    encoder = result.get("embeddings")
-    if isinstance(encoder, Mapping) and str(encoder.get("model", "")).startswith((".", "~")):
-        result["embeddings"] = {**encoder, "model": _absolute(encoder["model"], home)}
+    if "embeddings" in result:
+        result["embeddings"] = _with_model(result["embeddings"], home)
+    if isinstance(sets := result.get("encoders"), Mapping):
+        result["encoders"] = {name: _with_model(encoder, home) for name, encoder in sets.items()}
     return result
+
+
+def _with_model(encoder: Any, home: Path) -> Any:
+    """An encoder's settings with the path of its model, where it is written as one."""
+    if isinstance(encoder, Mapping) and str(encoder.get("model", "")).startswith((".", "~")):
+        return {**encoder, "model": _absolute(encoder["model"], home)}
+    return encoder
 
 
 def _absolute(path: str, home: Path) -> str:

@@ -36,6 +36,18 @@ class StageNote:
 
 
 @dataclass
+class VectorTally:
+    """What this run asked of a server of embeddings, and what it paid."""
+
+    calls: int = 0
+    replies: int = 0
+    cached: int = 0
+    failed: int = 0
+    tokens_in: int = 0
+    usd: float | None = 0.0
+
+
+@dataclass
 class Tally:
     """What this run did, counted as it happens.
 
@@ -43,6 +55,7 @@ class Tally:
         replies: new ones that are kept, whatever they say; `calls` also counts those that brought none.
         reasked: second questions that were sent.
         quarantined: profiles that this run put aside.
+        vectors: what was asked of a server of embeddings, which is no part of the counts above.
     """
 
     calls: int = 0
@@ -59,6 +72,19 @@ class Tally:
     trained: int = 0
     committed: int = 0
     stages: list[StageNote] = field(default_factory=list)
+    vectors: VectorTally = field(default_factory=VectorTally)
+
+    @property
+    def has_paid(self) -> bool:
+        """Whether any call was made, so that the ledger holds what no backup holds yet."""
+        return self.calls + self.vectors.calls > 0
+
+    def totals(self) -> dict[str, int | float | None]:
+        """Calls, tokens and USD of profiles and vectors together; one unknown price makes the sum unknown."""
+        both = (self, self.vectors)
+        sums = {name: sum(getattr(part, name) for part in both) for name in ("calls", "cached", "failed", "tokens_in")}
+        usd = None if self.usd is None or self.vectors.usd is None else self.usd + self.vectors.usd
+        return {**sums, "tokens_out": self.tokens_out, "usd": usd}
 
 
 @dataclass
@@ -155,10 +181,10 @@ def _back_up(workspace: Workspace, error: Exception) -> None:
     After a failed write nobody knows what the disk holds: then the ledger is left alone, and opening it next time
     shows whether it is whole.
     """
-    from warehouse import CorruptFileError, DiskFullError, LedgerClosedError, LedgerWriteError
+    from warehouse import CorruptFileError, DiskFaultError, DiskFullError, LedgerClosedError, LedgerWriteError
 
-    doubtful = (CorruptFileError, DiskFullError, LedgerClosedError, LedgerWriteError)
-    if not workspace.tally.calls or isinstance(error, doubtful):
+    doubtful = (CorruptFileError, DiskFaultError, DiskFullError, LedgerClosedError, LedgerWriteError)
+    if not workspace.tally.has_paid or isinstance(error, doubtful):
         return
     # the error that ended the run says more than one of its backup, which is a full disk again
     with suppress(Exception), workspace.warehouse.ledger() as ledger:

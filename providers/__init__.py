@@ -17,6 +17,7 @@ from providers.completion import (
     Request,
     request_key,
 )
+from providers.embedding_calls import OpenAIEncoder
 from providers.encoding import Encoder, EncoderIdentity
 from providers.envelope import stored_completion
 from providers.errors import (
@@ -29,6 +30,7 @@ from providers.errors import (
     BudgetReachedError,
     CircuitOpenError,
     EmptyTextError,
+    EncoderMemoryError,
     EngineStoppedError,
     HeldByBatchError,
     MissingCapError,
@@ -44,11 +46,13 @@ from providers.errors import (
     UnknownPriceError,
     UnsafeModelError,
     UnusableKeyError,
+    WrongWidthError,
 )
 from providers.local import LocalConfig
 from providers.model_names import other_models
 from providers.openai_batch import OpenAIBatchConfig
 from providers.openai_chat import OpenAIConfig
+from providers.openai_embeddings import OpenAIEmbeddingsConfig
 from providers.pacing import Limits
 from providers.prices import Price, PriceOverride, price_of
 from providers.request_file import RequestFileConfig, read_requests
@@ -76,6 +80,7 @@ __all__ = [
     "Encoder",
     "EncoderConfig",
     "EncoderIdentity",
+    "EncoderMemoryError",
     "Engine",
     "EngineConfig",
     "EngineStoppedError",
@@ -93,6 +98,8 @@ __all__ = [
     "OnProgress",
     "OpenAIBatchConfig",
     "OpenAIConfig",
+    "OpenAIEmbeddingsConfig",
+    "OpenAIEncoder",
     "Outcome",
     "Price",
     "PriceOverride",
@@ -108,6 +115,7 @@ __all__ = [
     "UnknownPriceError",
     "UnsafeModelError",
     "UnusableKeyError",
+    "WrongWidthError",
     "other_models",
     "parse_encoder",
     "parse_engine",

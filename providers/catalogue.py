@@ -12,11 +12,12 @@ from providers.errors import BadSettingError, UnknownNameError
 from providers.local import LocalConfig
 from providers.openai_batch import OpenAIBatchConfig
 from providers.openai_chat import OpenAIConfig
+from providers.openai_embeddings import OpenAIEmbeddingsConfig
 from providers.request_file import RequestFileConfig
 from providers.sentence_encoder import SentenceEncoderConfig
 
 EngineConfig: TypeAlias = AttributesConfig | OpenAIConfig | OpenAIBatchConfig | LocalConfig | RequestFileConfig
-EncoderConfig: TypeAlias = SentenceEncoderConfig
+EncoderConfig: TypeAlias = SentenceEncoderConfig | OpenAIEmbeddingsConfig
 
 DEFAULT_ENGINE = "attributes"
 DEFAULT_ENCODER = "sentence-transformers"

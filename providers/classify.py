@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Literal, TypeAlias
@@ -24,6 +24,7 @@ _NO_MONEY = frozenset({QUOTA, "billing_hard_limit_reached", "billing_not_active"
 _REFUSES_EVERYONE = frozenset({401, 403, 404})
 _PASSING = frozenset({408, 409, 425, 429})
 _OVERLOADED = frozenset({429, 503, 529})
+_TOO_LARGE = "too large to process"  # llama.cpp says so of a text to embed, with status 500
 _DETAIL_CHARS = 2_000
 # the question never left: nobody can have been paid for it
 _UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
@@ -52,7 +53,14 @@ class Verdict:
     envelope: Envelope | None = None
 
 
-def classify(status: int | None, headers: Mapping[str, str], body: bytes | Exception, *, now_s: float = 0.0) -> Verdict:
+def classify(
+    status: int | None,
+    headers: Mapping[str, str],
+    body: bytes | Exception,
+    *,
+    now_s: float = 0.0,
+    read: Callable[[bytes], Envelope] = read_envelope,
+) -> Verdict:
     """The verdict on one attempt; no clock, no state, the same for the same arguments.
 
     Args:
@@ -60,13 +68,14 @@ def classify(status: int | None, headers: Mapping[str, str], body: bytes | Excep
         headers: of the reply, whatever their case.
         body: of the reply, or what was raised in its stead.
         now_s: seconds since 1970, for a Retry-After date in a reply that carries no date of its own.
+        read: what a success says; of a chat reply where nothing else is named.
     """
     if isinstance(body, Exception):
         return _of_fault(status, body)
     if status is None:
         raise TypeError("a body without a status is no reply; hand over the exception that came in its stead")
     if 200 <= status < 300:
-        return _of_envelope(status, read_envelope(body))
+        return _of_envelope(status, read(body))
     named, message = _error_in(body)
     detail = f"{message}"[:_DETAIL_CHARS]
     code = f"http_{status}"
@@ -74,7 +83,7 @@ def classify(status: int | None, headers: Mapping[str, str], body: bytes | Excep
         return Verdict("fatal_run", "terminal", QUOTA, detail, status)
     if status < 400 or status in _REFUSES_EVERYONE:  # a redirect is never followed
         return Verdict("fatal_run", "terminal", code, detail, status)
-    if status in _PASSING or status >= 500:
+    if status in _PASSING or (status >= 500 and _TOO_LARGE not in detail):
         wait_s = retry_after_s(headers, now_s)
         return Verdict("retry", "retryable", code, detail, status, wait_s=wait_s, slow_down=status in _OVERLOADED)
     return Verdict("fatal_row", "terminal", code, detail, status)

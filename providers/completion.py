@@ -6,11 +6,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from providers.prices import Price
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Message: TypeAlias = tuple[str, str]
 """(role, content)"""
@@ -77,7 +81,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """What came back for one request: text, or the code of why there is none.
+    """What came back for one request: text or vectors, or the code of why there are none.
 
     Args:
         cached: true when no call was made for this request (the journal knew, or an equal request was asked).
@@ -85,6 +89,7 @@ class Completion:
         detail: one line about the failure, never a secret.
         answered_by: the model's name as the reply gives it, which need not be the one that was asked for.
         calls: how many times the server was asked for this completion in this run, where `cached` is false.
+        vectors: [texts, width] of a request of texts, each row of length 1, or NaN where its vector was no use.
     """
 
     request: Request
@@ -98,6 +103,7 @@ class Completion:
     verbatim: bool = False
     answered_by: str | None = None
     calls: int = 1
+    vectors: NDArray[np.float32] | None = field(default=None, compare=False)
 
     def unpaid(self) -> Completion:
         """The same for another request of equal key, or out of the journal: no call was made for it."""

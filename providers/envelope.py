@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from providers.completion import Completion, Request
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 BAD_ENVELOPE = "bad_envelope"
 TRUNCATED = "truncated"
@@ -17,7 +21,7 @@ EMPTY = "empty_content"
 
 @dataclass(frozen=True)
 class Envelope:
-    """What a body said. `is_reply` is false when it is no chat reply at all, so that it was hardly paid for."""
+    """What a body said: text or vectors. `is_reply` is false when it is no reply at all, so hardly paid for."""
 
     text: str | None = None
     error_code: str | None = None
@@ -28,6 +32,7 @@ class Envelope:
     tokens_out: int | None = None
     usage: dict[str, Any] | None = None
     fingerprint: str | None = None
+    vectors: NDArray[np.float32] | None = field(default=None, compare=False)
 
     @property
     def recorded_usage(self) -> str | None:
@@ -50,6 +55,7 @@ def completion_of(request: Request, envelope: Envelope) -> Completion:
         detail=envelope.detail,
         answered_by=envelope.model,
         calls=0,
+        vectors=envelope.vectors,
     )
 
 
@@ -88,11 +94,12 @@ def _read_choice(document: dict[str, Any], choice: dict[str, Any], message: dict
         text=content if error_code is None else None,
         error_code=error_code,
         detail=detail,
-        model=model if isinstance(model, str) and _is_utf8(model) else None,
-        finish_reason=reason if isinstance(reason, str) and _is_utf8(reason) else None,
-        tokens_in=_count(usage.get("prompt_tokens")),
-        tokens_out=_count(usage.get("completion_tokens")),
-        usage={name: count for name, value in sorted(usage.items()) if (count := _count(value)) is not None} or None,
+        model=readable_name(model),
+        finish_reason=readable_name(reason),
+        tokens_in=known_count(usage.get("prompt_tokens")),
+        tokens_out=known_count(usage.get("completion_tokens")),
+        usage={name: count for name, value in sorted(usage.items()) if (count := known_count(value)) is not None}
+        or None,
         fingerprint=fingerprint[:200] if isinstance(fingerprint, str) and _is_utf8(fingerprint) else None,
     )
 
@@ -111,6 +118,11 @@ def _fault(reason: object, content: object, refusal: object) -> tuple[str | None
     return None, None
 
 
+def readable_name(value: object) -> str | None:
+    """What a reply gives as a name, None where it is no text."""
+    return value if isinstance(value, str) and _is_utf8(value) else None
+
+
 def _is_utf8(text: str) -> bool:
     try:
         text.encode("utf-8")
@@ -119,7 +131,8 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _count(value: object) -> int | None:
+def known_count(value: object) -> int | None:
+    """A number of tokens, None where a server sent something else."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
 
 

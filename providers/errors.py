@@ -48,14 +48,14 @@ class MissingCapError(ProviderError, ValueError):
 
     exit_code = 2
 
-    def __init__(self, model: str, base_url: str) -> None:
-        super().__init__(model, base_url)
-        self.model, self.base_url = model, base_url
+    def __init__(self, model: str, base_url: str, section: str = "profiles.engine") -> None:
+        super().__init__(model, base_url, section)
+        self.model, self.base_url, self.section = model, base_url, section
 
     def __str__(self) -> str:
         return (
             f"{self.model} at {self.base_url} may cost money and has no cap; nothing was sent. Write under"
-            " [profiles.engine.cap] one of: usd = 5.0 | tokens = 2_000_000 | calls = 5_000"
+            f" [{self.section}.cap] one of: usd = 5.0 | tokens = 2_000_000 | calls = 5_000"
         )
 
 
@@ -64,14 +64,14 @@ class UnknownPriceError(ProviderError, LookupError):
 
     exit_code = 2
 
-    def __init__(self, model: str, known: tuple[str, ...]) -> None:
-        super().__init__(model, known)
-        self.model, self.known = model, known
+    def __init__(self, model: str, known: tuple[str, ...], section: str = "profiles.engine") -> None:
+        super().__init__(model, known, section)
+        self.model, self.known, self.section = model, known, section
 
     def __str__(self) -> str:
         return (
             f"a cap in USD needs a price, and none is known for `{self.model}` (known: {', '.join(self.known)})."
-            " Write profiles.engine.price = { input_usd_per_million = …, output_usd_per_million = … },"
+            f" Write {self.section}.price = {{ input_usd_per_million = …, output_usd_per_million = … }},"
             " or cap tokens or calls instead"
         )
 
@@ -81,14 +81,14 @@ class MissingKeyError(ProviderError, LookupError):
 
     exit_code = 2
 
-    def __init__(self, variable: str, base_url: str) -> None:
-        super().__init__(variable, base_url)
-        self.variable, self.base_url = variable, base_url
+    def __init__(self, variable: str, base_url: str, section: str = "profiles.engine") -> None:
+        super().__init__(variable, base_url, section)
+        self.variable, self.base_url, self.section = variable, base_url, section
 
     def __str__(self) -> str:
         return (
             f"no key for {self.base_url}: the environment variable {self.variable} is empty. Set it in the environment"
-            " (keys are never read from settings files), or name another variable in profiles.engine.api_key_env"
+            f" (keys are never read from settings files), or name another variable in {self.section}.api_key_env"
         )
 
 
@@ -121,9 +121,9 @@ class BudgetReachedError(StoppedEarlyError):
         limit: "usd", "tokens" or "calls", with "day." before it where the cap is one of the day.
     """
 
-    def __init__(self, limit: str, cap: float, committed: float, asked: int) -> None:
-        super().__init__(limit, cap, committed, asked)
-        self.limit, self.cap, self.committed, self.asked = limit, cap, committed, asked
+    def __init__(self, limit: str, cap: float, committed: float, asked: int, section: str = "profiles.engine") -> None:
+        super().__init__(limit, cap, committed, asked, section)
+        self.limit, self.cap, self.committed, self.asked, self.section = limit, cap, committed, asked, section
 
     def __str__(self) -> str:
         scope, _, unit = self.limit.rpartition(".")
@@ -132,21 +132,21 @@ class BudgetReachedError(StoppedEarlyError):
         return (
             f"the cap of {self.cap:g} {unit}{' a day' if scope else ''} would be passed by the next call (committed so"
             f" far{today}: {self.committed:g} {unit}; {self.asked} calls in this run). Every reply received is kept;"
-            f" raise profiles.engine.cap.{self.limit}{wait} and run again: only what is missing will be asked"
+            f" raise {self.section}.cap.{self.limit}{wait} and run again: only what is missing will be asked"
         )
 
 
 class EngineStoppedError(StoppedEarlyError):
     """The server refuses every further call: key, quota, model or address."""
 
-    def __init__(self, model: str, status: int, detail: str, asked: int) -> None:
-        super().__init__(model, status, detail, asked)
-        self.model, self.status, self.detail, self.asked = model, status, detail, asked
+    def __init__(self, model: str, status: int, detail: str, asked: int, section: str = "profiles.engine") -> None:
+        super().__init__(model, status, detail, asked, section)
+        self.model, self.status, self.detail, self.asked, self.section = model, status, detail, asked, section
 
     def __str__(self) -> str:
         return (
             f"the server refuses to answer for `{self.model}` (HTTP {self.status}: {self.detail}) after {self.asked}"
-            " calls. Check the key, the quota, profiles.engine.model and base_url, then run again: nothing answered"
+            f" calls. Check the key, the quota, {self.section}.model and base_url, then run again: nothing answered"
             " is asked twice"
         )
 
@@ -154,14 +154,14 @@ class EngineStoppedError(StoppedEarlyError):
 class CircuitOpenError(StoppedEarlyError):
     """Row after row was given up, so the next ones would be as well."""
 
-    def __init__(self, model: str, n_rows: int, detail: str, asked: int) -> None:
-        super().__init__(model, n_rows, detail, asked)
-        self.model, self.n_rows, self.detail, self.asked = model, n_rows, detail, asked
+    def __init__(self, model: str, n_rows: int, detail: str, asked: int, section: str = "profiles.engine") -> None:
+        super().__init__(model, n_rows, detail, asked, section)
+        self.model, self.n_rows, self.detail, self.asked, self.section = model, n_rows, detail, asked, section
 
     def __str__(self) -> str:
         return (
             f"{self.n_rows} requests in a row to `{self.model}` were given up after {self.asked} calls, the last for"
-            f" {self.detail}. Check that the server is up and takes such requests (profiles.engine), then run again:"
+            f" {self.detail}. Check that the server is up and takes such requests ({self.section}), then run again:"
             " nothing answered is asked twice"
         )
 
@@ -354,4 +354,38 @@ class BadVectorError(ProviderError, ArithmeticError):
         return (
             f"encoder {self.encoder} made {len(self.indices)} unusable vectors (not finite or zero) for texts {shown};"
             ' expected finite vectors of length 1. Try embeddings.dtype = "float32" or another model'
+        )
+
+
+class EncoderMemoryError(ProviderError, MemoryError):
+    """One text alone is more than the device's memory takes."""
+
+    exit_code = 4
+
+    def __init__(self, encoder: str, device: str, tokens: int) -> None:
+        super().__init__(encoder, device, tokens)
+        self.encoder, self.device, self.tokens = encoder, device, tokens
+
+    def __str__(self) -> str:
+        return (
+            f"encoder {self.encoder} ran out of memory on {self.device} on one text alone (some {self.tokens} tokens);"
+            " shards of texts before it are kept. Free memory and run again, or set embeddings.max_tokens lower,"
+            ' embeddings.dtype = "bfloat16", embeddings.device = "cpu" or a smaller embeddings.model'
+        )
+
+
+class WrongWidthError(ProviderError, ValueError):
+    """Vectors of another length than was asked for, or than the same encoder gave before."""
+
+    exit_code = 2
+
+    def __init__(self, model: str, dimensions: int | None, problem: str) -> None:
+        super().__init__(model, dimensions, problem)
+        self.model, self.dimensions, self.problem = model, dimensions, problem
+
+    def __str__(self) -> str:
+        asked = "the model's own" if self.dimensions is None else str(self.dimensions)
+        return (
+            f"{self.model}: {self.problem}; vectors of two lengths make no table. Set embeddings.dimensions"
+            f" (now {asked}) to what the server gives, or choose a model that can be shortened; what was paid is kept"
         )

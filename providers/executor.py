@@ -13,13 +13,14 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx2
 
 from providers.classify import Verdict, classify
 from providers.completion import Completion, Journal, Outcome, Request
-from providers.envelope import Envelope, completion_of, read_envelope
+from providers.envelope import Envelope, completion_of
 from providers.errors import (
     BudgetReachedError,
     CircuitOpenError,
@@ -37,7 +38,7 @@ from providers.wire import Wire
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from providers.openai_chat import OpenAIConfig
+    from providers.hosted_server import CalledServer
 
 EXHAUSTED = "exhausted"
 _BAD_ENVELOPES = 3  # the first and two more
@@ -62,7 +63,7 @@ class Executor:
 
     def __init__(
         self,
-        config: OpenAIConfig,
+        config: CalledServer,
         key: SecretStr,
         price: Price | None,
         budget: Budget,
@@ -71,6 +72,7 @@ class Executor:
     ) -> None:
         self.failure: BaseException | None = None
         self._config = config
+        self._exchange = config.exchange
         self._key = key
         self._price = price
         self._budget = budget
@@ -193,7 +195,7 @@ class Executor:
     async def _look_up_or_ask(self, request: Request) -> Completion | None:
         standing = await self._desk.look_up(request.key)
         if standing.answer is not None:
-            return completion_of(request, read_envelope(standing.answer.body))
+            return completion_of(request, self._exchange.read(request, standing.answer.body))
         if standing.held_by is not None:
             self._held[request.key] = standing.held_by
             return None
@@ -204,7 +206,7 @@ class Executor:
         bad_envelopes, last = 0, ""
         for n_calls in range(1, self._config.max_attempts + 1):
             if before + n_calls > self._config.max_attempts_ever:
-                return _given_up(request, n_calls - 1, _worn_out(before + n_calls - 1, last))
+                return _given_up(request, n_calls - 1, _worn_out(before + n_calls - 1, last, self._config.section))
             attempt = await self._attempt(request)
             if attempt is None:
                 return None
@@ -215,7 +217,13 @@ class Executor:
                 return _completion(request, verdict.envelope, attempt.usd, n_calls)
             if verdict.kind == "fatal_run":
                 self._halt(
-                    EngineStoppedError(request.model, verdict.status or 0, f"{code}: {detail}", self._budget.calls)
+                    EngineStoppedError(
+                        request.model,
+                        verdict.status or 0,
+                        f"{code}: {detail}",
+                        self._budget.calls,
+                        self._config.section,
+                    )
                 )
                 return None
             if verdict.kind == "fatal_row" and self._falls_back(attempt.form, verdict):
@@ -223,7 +231,8 @@ class Executor:
             bad_envelopes += verdict.kind == "bad_envelope"
             last = f"{code}: {detail}"
             if verdict.kind == "fatal_row" or bad_envelopes == _BAD_ENVELOPES:
-                return self._lost(Completion(request, None, error_code=code, detail=detail or None, calls=n_calls))
+                refused = Completion(request, None, error_code=code, detail=detail or None, calls=n_calls)
+                return refused if self._exchange.divisible(request) else self._lost(refused)
             if n_calls < self._config.max_attempts and not await self._back_off(n_calls):
                 return None
         return self._lost(_given_up(request, self._config.max_attempts, f"the last of so many calls: {last}"))
@@ -249,7 +258,7 @@ class Executor:
 
     async def _attempt(self, request: Request) -> _Attempt | None:
         """One call, written down before and after; None when no call may go out any more."""
-        booking = worst_case(request, self._config.max_tokens, self._price)
+        booking = worst_case(request, self._exchange.reply_tokens, self._price)
         if not await self._pacer.enter(booking.tokens):
             return None
         used = 0
@@ -295,7 +304,7 @@ class Executor:
                     self._limits.discard(limit)
         except (OSError, httpx2.HTTPError) as error:
             return classify(None, {}, error), None
-        return classify(status, headers, body, now_s=time.time()), body
+        return classify(status, headers, body, now_s=time.time(), read=partial(self._exchange.read, request)), body
 
     def _heed(self, verdict: Verdict, started_s: float) -> None:
         if verdict.kind in ("answer", "content"):
@@ -342,7 +351,8 @@ class Executor:
         self._lost_in_a_row += 1
         if self._lost_in_a_row >= _LOST_IN_A_ROW:
             detail = f"{completion.error_code}: {completion.detail}"
-            self._halt(CircuitOpenError(completion.request.model, self._lost_in_a_row, detail, self._budget.calls))
+            facts = completion.request.model, self._lost_in_a_row, detail, self._budget.calls
+            self._halt(CircuitOpenError(*facts, self._config.section))
         return completion
 
 
@@ -350,9 +360,9 @@ def _given_up(request: Request, n_calls: int, detail: str) -> Completion:
     return Completion(request, None, error_code=EXHAUSTED, detail=detail, calls=n_calls, cached=n_calls == 0)
 
 
-def _worn_out(attempts: int, last: str) -> str:
+def _worn_out(attempts: int, last: str, section: str) -> str:
     ending = f"; the last time: {last}" if last else ""
-    return f"asked {attempts} times in all runs without a reply (profiles.engine.max_attempts_ever){ending}"
+    return f"asked {attempts} times in all runs without a reply ({section}.max_attempts_ever){ending}"
 
 
 def _completion(request: Request, envelope: Envelope, usd: float | None, calls: int) -> Completion:

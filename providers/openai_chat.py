@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import SecretStr
 
 from providers.chat_model import HostedModel
 from providers.completion import Completion, Journal, OnProgress, Progress, Request
-from providers.pacing import Limits
+from providers.exchange import ChatExchange
+from providers.hosted_server import CalledServer
 from providers.prices import Price
 from providers.public_text import quieten
 from providers.spending import Budget
@@ -23,30 +24,14 @@ if TYPE_CHECKING:
 LOUD_LOGGERS = ("httpx2", "httpcore2")
 
 
-class OpenAIConfig(HostedModel):
-    """Settings of a server of the OpenAI protocol that is asked one request a call.
-
-    Args:
-        concurrency: calls in flight at most; fewer while the server says that it has too many.
-        deadline_s: for one call from the first byte sent to the last received.
-        max_attempts: how often a request is sent in one run when faults of the network or the server eat the reply.
-        max_attempts_ever: the same in all runs together, counted from the ledger, so that no unlucky request is sent
-            again by every run for ever; it then ends as `exhausted`, with a detail that names this setting.
-        backoff_s: the longest first pause before a request is sent again; it doubles each time, to 30 s.
-        drain_s: how long calls in flight are waited for when a run is stopped from outside; what comes in this time is
-            kept. A run that stops by itself, at a cap or a quota, waits for them as long as `deadline_s` allows.
-        max_bytes: the longest body that is read.
-    """
+class OpenAIConfig(CalledServer, HostedModel):
+    """Settings of a server of the OpenAI protocol that is asked one request a call."""
 
     name: Literal["openai"] = "openai"
-    concurrency: int = Field(default=16, gt=0, le=1024)
-    deadline_s: float = Field(default=120, gt=0)
-    max_attempts: int = Field(default=5, gt=0, le=100)
-    max_attempts_ever: int = Field(default=10, gt=0)
-    backoff_s: float = Field(default=0.5, ge=0, le=30)
-    drain_s: float = Field(default=10, ge=0)
-    limits: Limits = Limits()
-    max_bytes: int = Field(default=4 * 1024 * 1024, gt=0)
+
+    @property
+    def exchange(self) -> ChatExchange:
+        return ChatExchange(self.token_limit_field, self.max_tokens)
 
     def open(self) -> OpenAIEngine:
         """The engine with a fresh budget: open it once a run.
@@ -54,21 +39,30 @@ class OpenAIConfig(HostedModel):
         Raises:
             MissingCapError, UnknownPriceError, MissingKeyError, UnusableKeyError: see `checked_key`.
         """
-        key = self.checked_key()
-        import httpx2  # noqa: F401  (half a second of import, here so that nothing waits for it in mid-run)
+        return opened_engine(self)
 
-        quieten(*LOUD_LOGGERS)
-        return OpenAIEngine(self, key, self.known_price())
+
+def opened_engine(config: CalledServer) -> OpenAIEngine:
+    """What asks this server, whatever its requests are, with a fresh budget.
+
+    Raises:
+        MissingCapError, UnknownPriceError, MissingKeyError, UnusableKeyError: see `checked_key`.
+    """
+    key = config.checked_key()
+    import httpx2  # noqa: F401  (half a second of import, here so that nothing waits for it in mid-run)
+
+    quieten(*LOUD_LOGGERS)
+    return OpenAIEngine(config, key, config.known_price())
 
 
 class OpenAIEngine:
     """Keeps up to `concurrency` calls in flight and hands completions on as they are durable."""
 
-    def __init__(self, config: OpenAIConfig, key: SecretStr, price: Price | None) -> None:
+    def __init__(self, config: CalledServer, key: SecretStr, price: Price | None) -> None:
         self._config = config
         self._key = key
         self._price = price
-        self._budget = Budget(config.cap)
+        self._budget = Budget(config.cap, section=config.section)
         self._running: list[tuple[Executor, threading.Thread]] = []
 
     def complete(

@@ -31,11 +31,12 @@ class PriceOverride(BaseModel):
 
 
 _LISTED = "2026-03-21"
+_EMBEDDINGS_LISTED = "2026-11-21"
 
 # What a request in a batch costs of the price of an ordinary call, as listed on the day above.
 BATCH_FACTOR = 0.5
 
-# List prices of the public API for ordinary (not batch, not cached) calls, as listed on the day above.
+# List prices of the public API for ordinary (not batch, not cached) calls, as listed on the days above.
 PRICES: tuple[Price, ...] = (
     Price("gpt-4.1", 2.00, 8.00, _LISTED),
     Price("gpt-4.1-mini", 0.40, 1.60, _LISTED),
@@ -47,6 +48,9 @@ PRICES: tuple[Price, ...] = (
     Price("gpt-5-nano", 0.05, 0.40, _LISTED),
     Price("o3", 2.00, 8.00, _LISTED),
     Price("o4-mini", 1.10, 4.40, _LISTED),
+    Price("text-embedding-3-small", 0.02, 0.0, _EMBEDDINGS_LISTED),
+    Price("text-embedding-3-large", 0.13, 0.0, _EMBEDDINGS_LISTED),
+    Price("text-embedding-ada-002", 0.10, 0.0, _EMBEDDINGS_LISTED),
 )
 
 

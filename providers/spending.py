@@ -13,7 +13,7 @@ from providers.completion import Committed, Request, canonical_json
 from providers.errors import BudgetReachedError
 from providers.prices import Price
 
-_BYTES_PER_TOKEN = 3  # English has about 4, so this books a little more than is used
+BYTES_PER_TOKEN = 3  # English has about 4, so this books a little more than is used
 _TOKENS_AROUND_A_MESSAGE = 8
 _DAY_S = 86_400
 
@@ -73,7 +73,7 @@ def worst_case(request: Request, max_tokens: int, price: Price | None) -> Bookin
     n_bytes = sum(len(content.encode("utf-8", "replace")) for _, content in request.messages)
     n_bytes += len(canonical_json(request.schema))  # servers count the schema as part of the question
     max_tokens = request.sampling.get("max_tokens", max_tokens)  # a second question may have more room than the first
-    tokens_in = -(-n_bytes // _BYTES_PER_TOKEN) + _TOKENS_AROUND_A_MESSAGE * (len(request.messages) + 1)
+    tokens_in = -(-n_bytes // BYTES_PER_TOKEN) + _TOKENS_AROUND_A_MESSAGE * (len(request.messages) + 1)
     return Booking(tokens_in, max_tokens, price.cost(tokens_in, max_tokens) if price else None)
 
 
@@ -105,10 +105,12 @@ class Budget:
 
     Args:
         clock: seconds since 1970.
+        section: of the settings, where the cap stands.
     """
 
-    def __init__(self, cap: Cap, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, cap: Cap, clock: Callable[[], float] = time.time, section: str = "profiles.engine") -> None:
         self._cap = cap
+        self._section = section
         self._clock = clock
         self._lock = threading.Lock()
         self._run = _Total()
@@ -144,7 +146,7 @@ class Budget:
             for prefix, total, cap in (("", self._run, self._cap), ("day.", day, self._cap.day)):
                 if reached := total.passed(cap, tokens, usd):
                     limit, most, committed = reached
-                    raise BudgetReachedError(prefix + limit, most, committed, self._run.calls)
+                    raise BudgetReachedError(prefix + limit, most, committed, self._run.calls, self._section)
             for total in (self._run, day):
                 total.add(1, tokens, usd)
         return ticket

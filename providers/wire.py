@@ -1,14 +1,12 @@
-"""One chat request over HTTP and back as raw bytes. One attempt: who asks again is decided elsewhere."""
+"""One request over HTTP and back as raw bytes. One attempt: who asks again is decided elsewhere."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
 from providers.capped_http import capped_client
-from providers.chat_body import chat_body
 from providers.completion import Request
 from providers.public_text import public_line
 from providers.response_form import ResponseForm
@@ -16,7 +14,7 @@ from providers.response_form import ResponseForm
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from providers.openai_chat import OpenAIConfig
+    from providers.hosted_server import CalledServer
 
 _ACCOUNT_HEADERS = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
 
@@ -24,9 +22,10 @@ _ACCOUNT_HEADERS = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID":
 class Wire:
     """An open line to one server; must be used inside one event loop. `form` is how it asks for a reply's form."""
 
-    def __init__(self, config: OpenAIConfig, key: SecretStr) -> None:
+    def __init__(self, config: CalledServer, key: SecretStr) -> None:
         self.form: ResponseForm = "json_schema"
         self._config = config
+        self._exchange = config.exchange
         self._key = key
         self._http = capped_client(
             max_bytes=config.max_bytes,
@@ -55,17 +54,11 @@ class Wire:
         Raises:
             httpx2.HTTPError, OSError: no whole reply came.
         """
-        url = f"{self._config.base_url}/chat/completions"
-        content = request_body(request, self._config.token_limit_field, self.form)
+        url = f"{self._config.base_url}{self._exchange.path}"
+        content = self._exchange.body(request, self.form)
         async with self._http.stream("POST", url, content=content, headers=self._headers) as response:
             return response.status_code, response.headers, await response.aread()
 
     def public(self, text: str) -> str:
         """One short line without the key, whatever a server echoed."""
         return public_line(text, self._key.get_secret_value())
-
-
-def request_body(request: Request, token_limit_field: str = "max_tokens", form: ResponseForm = "json_schema") -> bytes:
-    """The JSON document of a chat request, as it goes over the wire."""
-    body = chat_body(request, token_limit_field, form)
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rec_models.errors import NoLatentError
 from rec_models.gaussians import DiagonalGaussian
 from rec_models.interactions import ResidentInteractions, UserBatch
-from rec_models.recommender import Recommender, VariationalEncoderDecoder
+from rec_models.recommender import Recommender, VariationalRecommender
 
 _USERS_AT_ONCE = 1024
 
@@ -20,10 +20,8 @@ _USERS_AT_ONCE = 1024
 class Aligned(Protocol):
     """A variational model beside which a second encoder reads language."""
 
-    collaborative: VariationalEncoderDecoder
-
-    def posteriors(self, rows: UserBatch) -> tuple[DiagonalGaussian, DiagonalGaussian, DiagonalGaussian]:
-        """(fused, collaborative, language) posteriors of rows as inference feeds them."""
+    def posteriors(self, batch: UserBatch) -> tuple[DiagonalGaussian, DiagonalGaussian, DiagonalGaussian]:
+        """(fused, collaborative, language) posteriors of clean rows, as inference decodes them."""
         ...
 
 
@@ -52,9 +50,8 @@ def posterior_means(model: Recommender, history: ResidentInteractions, name: str
 
 
 def _posteriors(model: Recommender, batch: UserBatch, name: str) -> dict[str, DiagonalGaussian]:
-    if isinstance(model, VariationalEncoderDecoder):
-        return {"decoded": model.encode(model.clean(batch))}
+    if isinstance(model, VariationalRecommender):
+        return {"decoded": model.encode(batch, None).posterior}
     if isinstance(model, Aligned):
-        posteriors = model.posteriors(model.collaborative.clean(batch))
-        return dict(zip(("decoded", "source", "language"), posteriors, strict=True))
+        return dict(zip(("decoded", "source", "language"), model.posteriors(batch), strict=True))
     raise NoLatentError(name)

@@ -24,10 +24,14 @@ def dropout_entries(batch: UserBatch, share: float, rng: torch.Generator | None)
 
     Exactly dropout of the dense row: its zeros stay zero either way.
     """
+    return dropped(batch.values, share, rng)
+
+
+def dropped(values: Tensor, share: float, rng: torch.Generator | None) -> Tensor:
+    """`values` with a `share` of them zeroed and the rest scaled by 1 / (1 - share), drawn from `rng`."""
     if share == 0:
-        return batch.values
-    kept = torch.rand(batch.values.shape, generator=rng, device=batch.values.device) >= share
-    return batch.values * kept / (1 - share)
+        return values
+    return values * (torch.rand(values.shape, generator=rng, device=values.device) >= share) / (1 - share)
 
 
 def l2_normalised(batch: UserBatch) -> Tensor:
@@ -68,6 +72,21 @@ def linear(n_in: int, n_out: int, init: Init = "torch_default") -> nn.Linear:
         nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(layer.bias)
     return layer
+
+
+def xavier_normal_(weight: Tensor, bias: Tensor) -> None:
+    """Draws Xavier-normal weights, symmetric in their two sides, and sets the bias to zero."""
+    nn.init.xavier_normal_(weight)
+    nn.init.zeros_(bias)
+
+
+def leaky_mlp(n_in: int, hidden: int, n_out: int, *, xavier: bool) -> nn.Sequential:
+    """Linear, LeakyReLU(0.01), linear; with Xavier-uniform weights or torch's own, and torch's own biases."""
+    layers = nn.Linear(n_in, hidden), nn.Linear(hidden, n_out)
+    if xavier:
+        for layer in layers:
+            nn.init.xavier_uniform_(layer.weight)
+    return nn.Sequential(layers[0], nn.LeakyReLU(0.01), layers[1])
 
 
 def products_with_all(hidden: Tensor, weight: Tensor) -> Tensor:

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rec_models.errors import BundleError, UntrustedBytesError
 from rec_models.interactions import InteractionMatrix
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rec_models.semantic import ModelInputs, SemanticMatrix
 
 PARTS = ("train", "valid", "test")
@@ -54,10 +57,19 @@ def write_bundle(
     evaluation: Mapping[str, Any],
     seed: int,
     about: Mapping[str, Any],
+    item_clusters: NDArray[np.int64] | None = None,
+    edges: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> Bundle:
-    """The bundle at `directory`, which must not exist yet; semantic matrices become hard links where possible."""
+    """The bundle at `directory`, which must not exist yet; semantic matrices become hard links where possible.
+
+    Args:
+        edges: name -> (n_users, 2) chosen and refused item of each user, -1 for none; see `ModelInputs`.
+    """
     directory.mkdir(parents=True)
     written = [path for part in PARTS for path in parts[part].save(directory, part)]
+    if item_clusters is not None:
+        written.append(directory / "item_clusters.npy")
+        np.save(written[-1], np.asarray(item_clusters, np.int64))
     (directory / "semantic").mkdir()
     for name, source in semantic.items():
         for origin, ending in ((source.values, "npy"), (source.mask, "mask.npy"), (source.patch, "patch.npz")):
@@ -65,6 +77,9 @@ def write_bundle(
                 continue
             written.append(directory / "semantic" / f"{name}.{ending}")
             _link_or_copy(origin, written[-1])
+    for name, pairs in (edges or {}).items():
+        written.append(directory / f"edges_{name}.npy")
+        np.save(written[-1], np.asarray(pairs, np.int64))
     settings = {
         "n_users": len(user_ids),
         "n_items": len(item_ids),
@@ -73,6 +88,7 @@ def write_bundle(
         "evaluation": dict(evaluation),
         "seed": seed,
         "semantic": {name: dict(source.about) for name, source in semantic.items()},
+        "edges": sorted(edges or {}),
         "about": dict(about),
     }
     for name, content in (("user_ids", list(user_ids)), ("item_ids", list(item_ids)), ("config", settings)):
@@ -125,7 +141,31 @@ class Bundle:
         train = self.part("train")
         expected = {"items": train.n_items, "users": train.n_users}
         semantic = {name: self._semantic(name, about, expected) for name, about in self.config["semantic"].items()}
-        return ModelInputs(train, semantic, self.config["seed"])
+        edges = {name: self._edges(name, train) for name in self.config.get("edges", ())}
+        return ModelInputs(train, semantic, self.config["seed"], self._item_clusters(train.n_items), edges)
+
+    def _item_clusters(self, n_items: int) -> Tensor | None:
+        import torch
+
+        path = self.directory / "item_clusters.npy"
+        if not path.is_file():
+            return None
+        clusters = np.load(path)
+        if clusters.dtype != np.int64 or clusters.shape != (n_items,):
+            problem = f"item_clusters.npy is {clusters.dtype}{clusters.shape}, expected int64 ({n_items},)"
+            raise BundleError(str(self.directory), problem)
+        return torch.from_numpy(clusters)
+
+    def _edges(self, name: str, train: InteractionMatrix) -> Tensor:
+        import torch
+
+        pairs = np.load(self.directory / f"edges_{name}.npy")
+        fits = pairs.dtype == np.int64 and pairs.shape == (train.n_users, 2)
+        if not fits or pairs.min() < -1 or pairs.max() >= train.n_items:
+            got = f"{pairs.dtype}{pairs.shape} from {pairs.min()} to {pairs.max()}" if pairs.size else f"{pairs.shape}"
+            expected = f"int64 ({train.n_users}, 2) from -1 to {train.n_items - 1}"
+            raise BundleError(str(self.directory), f"edges_{name}.npy is {got}, expected {expected}")
+        return torch.from_numpy(pairs)
 
     def _semantic(self, name: str, about: Mapping[str, Any], expected: Mapping[str, int]) -> SemanticMatrix:
         import torch

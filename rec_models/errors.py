@@ -91,6 +91,23 @@ class MissingSemanticMatrixError(RecModelsError, LookupError):
         return f"{self.model} reads the semantic matrix {self.name!r}; the bundle holds: {known}. Run `semalign embed`"
 
 
+class ItemClustersError(RecModelsError, LookupError):
+    """A model wants items in clusters that the bundle does not have."""
+
+    exit_code = 2
+
+    def __init__(self, model: str, expected: int, found: int | None) -> None:
+        super().__init__(model, expected, found)
+        self.model, self.expected, self.found = model, expected, found
+
+    def __str__(self) -> str:
+        held = "no item clusters" if self.found is None else f"{self.found} item clusters"
+        return (
+            f"{self.model} with `clusters` {self.expected} reads that many item clusters; the bundle holds {held}. "
+            "Set `clusters` to 1, or make the clusters from item vectors of the same training split"
+        )
+
+
 class NotFiniteError(RecModelsError, ArithmeticError):
     """Training met NaN or infinity and stopped."""
 

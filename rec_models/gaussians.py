@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -51,9 +52,21 @@ def kl(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
     Deviations: DMRec's released code adds 1e-7 inside ratio and logarithm, which is biased once a variance nears
     1e-7 and NaN at log-variance 90; this form needs no such term and is the default everywhere.
     """
-    spread = torch.exp(q.log_variance - p.log_variance)
+    wider = q.log_variance - p.log_variance
     shift = (q.mean - p.mean).square() * torch.exp(-p.log_variance)
-    return 0.5 * (p.log_variance - q.log_variance - 1 + spread + shift).sum(-1)
+    # expm1: near equal variances 1 would swallow what is left of the exponential
+    return 0.5 * (torch.expm1(wider) - wider + shift).sum(-1)
+
+
+def kl_with_epsilon(q: DiagonalGaussian, p: DiagonalGaussian, epsilon: float = 1e-7) -> Tensor:
+    """(batch,) KL(q || p) with a small term inside ratios and logarithm; biased, and at KL 0 not 0.
+
+    Source: DMRec's released code.
+    Deviations: none from the code, which it exists to reproduce; `kl` is the default everywhere.
+    """
+    variance, other = torch.exp(q.log_variance), torch.exp(p.log_variance) + epsilon
+    shift = (q.mean - p.mean).square() / other
+    return 0.5 * (variance / other + shift - 1 - torch.log(variance / other + epsilon)).sum(-1)
 
 
 def kl_to_standard(q: DiagonalGaussian) -> Tensor:
@@ -62,7 +75,7 @@ def kl_to_standard(q: DiagonalGaussian) -> Tensor:
     Source: Kingma & Welling 2014, appendix B.
     Deviations: none.
     """
-    return 0.5 * (torch.exp(q.log_variance) + q.mean.square() - 1 - q.log_variance).sum(-1)
+    return 0.5 * (torch.expm1(q.log_variance) - q.log_variance + q.mean.square()).sum(-1)
 
 
 def squared_wasserstein2(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
@@ -72,5 +85,12 @@ def squared_wasserstein2(q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
     Deviations: none.
     """
     between_means = (q.mean - p.mean).square().sum(-1)
-    between_deviations = (torch.exp(0.5 * q.log_variance) - torch.exp(0.5 * p.log_variance)).square().sum(-1)
-    return between_means + between_deviations
+    wider = 0.5 * (q.log_variance - p.log_variance)
+    between_deviations = torch.exp(0.5 * p.log_variance) * torch.expm1(wider)  # one minus the other, near 0 too
+    return between_means + between_deviations.square().sum(-1)
+
+
+def log_density(gaussian: DiagonalGaussian, z: Tensor) -> Tensor:
+    """(batch,) natural logarithm of each Gaussian's density at its own z (batch, latent)."""
+    squared = (z - gaussian.mean).square() * torch.exp(-gaussian.log_variance)
+    return -0.5 * (squared + gaussian.log_variance + math.log(2 * math.pi)).sum(-1)

@@ -1,8 +1,9 @@
-"""A sparse users x items matrix, and batches of its rows assembled on the device without per-user Python."""
+"""A sparse users x items matrix, and batches of its rows or entries assembled on the device without per-user Python."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,6 +131,28 @@ class UserBatch:
         return len(self.users)
 
 
+@dataclass(frozen=True)
+class PairBatch:
+    """A batch of interactions on one device, and the history that says which items are no negatives.
+
+    Attributes:
+        users: (pairs,) int64 user indices.
+        items: (pairs,) int64 the item each of them took.
+        history: everything the users took.
+    """
+
+    users: torch.Tensor
+    items: torch.Tensor
+    history: ResidentInteractions
+
+    def negatives(self, rng: torch.Generator | None, each: int = 1) -> torch.Tensor:
+        """(pairs, each) int64 items drawn uniformly, with replacement, from those a pair's user never took."""
+        return self.history.untouched(self.users, each, rng)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
 class ResidentInteractions:
     """An InteractionMatrix kept on the device, cut into batches there."""
 
@@ -155,3 +178,55 @@ class ResidentInteractions:
         rows = torch.repeat_interleave(torch.arange(len(users), device=self.device), lengths, output_size=nnz)
         entries = torch.arange(nnz, device=self.device) + (self.indptr[chosen] - offsets)[rows]
         return UserBatch(chosen, rows, self.items[entries], self.values[entries], offsets, lengths, self.n_items)
+
+    def pairs(self, entries: NDArray[np.int64]) -> PairBatch:
+        """The interactions at these positions of the matrix, of `paired`."""
+        import torch
+
+        chosen = torch.from_numpy(np.ascontiguousarray(entries)).to(self.device, non_blocking=True)
+        return PairBatch(self._users[chosen], self.items[chosen], self)
+
+    @cached_property
+    def paired(self) -> NDArray[np.int64]:
+        """Positions of the entries whose user left at least one item: the others have no negative to be paired with."""
+        lengths = np.diff(self._host_indptr)
+        return np.flatnonzero(np.repeat(lengths < self.n_items, lengths))
+
+    def user_of(self, entries: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(len(entries),) the user each position of the matrix belongs to."""
+        return np.searchsorted(self._host_indptr, entries, side="right") - 1
+
+    def any_entry(self, users: NDArray[np.int64], order: np.random.Generator) -> NDArray[np.int64]:
+        """(len(users),) position of one entry of each user, drawn uniformly; every user must have one."""
+        begins = self._host_indptr[users]
+        return begins + (order.random(len(users)) * (self._host_indptr[users + 1] - begins)).astype(np.int64)
+
+    def untouched(self, users: torch.Tensor, each: int, rng: torch.Generator | None) -> torch.Tensor:
+        """(len(users), each) int64 items drawn uniformly from what each user has not taken.
+
+        The r-th item a user left is r plus the number of taken items before it. Taken items minus their rank ascend
+        within a row, so one binary search finds that number: no rejection, no second draw, and no waiting for a device.
+        """
+        import torch
+
+        begins = self.indptr[users][:, None]
+        left = (self.n_items - (self.indptr[users + 1] - self.indptr[users]))[:, None]
+        drawn = torch.rand((len(users), each), generator=rng, device=self.device, dtype=torch.float64)
+        rank = (drawn * left).long().clamp_max(left - 1)
+        before = torch.searchsorted(self._gaps, users[:, None] * (self.n_items + 1) + rank, right=True) - begins
+        return rank + before
+
+    @cached_property
+    def _users(self) -> torch.Tensor:
+        """(nnz,) int64 the user of each entry."""
+        import torch
+
+        return torch.repeat_interleave(torch.arange(self.n_users, device=self.device), self.indptr.diff())
+
+    @cached_property
+    def _gaps(self) -> torch.Tensor:
+        """(nnz,) int64, ascending: each entry's item minus its rank in the row, offset by the user."""
+        import torch
+
+        ranks = torch.arange(len(self.items), device=self.device) - self.indptr[self._users]
+        return self._users * (self.n_items + 1) + self.items - ranks

@@ -1,8 +1,9 @@
-"""The multinomial likelihood, computed without ever holding a dense target or a float32 softmax."""
+"""Likelihoods and contrasts; the multinomial one without ever holding a dense target or a float32 softmax."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -11,6 +12,7 @@ from rec_models.interactions import UserBatch
 
 # Rows per slice of the element-wise part: 64 x 10,000 float32 stay in the second-level cache.
 _ROWS_AT_ONCE = 64
+_ROWS_OF_A_DEVICE = 4096
 
 
 def multinomial_nll(logits: Tensor, batch: UserBatch) -> Tensor:
@@ -48,6 +50,86 @@ def decoded_multinomial_nll(hidden: Tensor, weight: Tensor, bias: Tensor, batch:
     low = torch.is_autocast_enabled(hidden.device.type)
     compute = torch.get_autocast_dtype(hidden.device.type) if low else weight.dtype
     return _DecodedMultinomialNLL.apply(hidden, weight, bias, batch, compute)  # type: ignore[no-any-return]
+
+
+def bpr(positive: Tensor, negative: Tensor) -> Tensor:
+    """(pairs,) -log of the probability that the positive outranks the negative, in nats.
+
+    Source: Rendle et al. 2009, BPR-Opt, without its regulariser.
+    Deviations: none.
+    """
+    return F.softplus(negative - positive)
+
+
+def unit(rows: Tensor) -> Tensor:
+    """Rows scaled to unit length, smoothly at 0: x / sqrt(1e-8 + |x|^2), in float32 at least."""
+    exact = rows if rows.dtype == torch.float64 else rows.float()
+    return exact / (1e-8 + exact.square().sum(-1, keepdim=True)).sqrt()
+
+
+def info_nce(
+    anchors: Tensor,
+    targets: Tensor,
+    pool: Tensor,
+    temperature: float,
+    *,
+    weights: Tensor | None = None,
+    counts: Tensor | None = None,
+) -> Tensor:
+    """() sum over anchors of -log of the softmax weight each gives its target, by cosine, in nats.
+
+    Args:
+        anchors: (n, width).
+        targets: (n, width), the match of each.
+        pool: (m, width), what the softmax runs over. A target need not be in it.
+        weights: (n,) how often each anchor counts; None is once.
+        counts: (m,) how often each row of the pool counts; None is once.
+
+    Source: RLMRec's code (its equation 5 is one formula for all). Non-negative where targets are in the pool.
+    Deviations: the normaliser is a log-sum-exp, where the code exponentiates and adds 1e-8. It is made slice by slice
+    together with its gradient, so that the (n, m) products never leave the cache; equal to autograd up to rounding.
+    """
+    anchors, targets, pool = unit(anchors) / temperature, unit(targets), unit(pool)
+    times = torch.ones_like(anchors[:, 0]) if weights is None else weights.to(anchors.dtype)
+    offsets = torch.zeros_like(pool[:, 0]) if counts is None else counts.to(pool.dtype).log()
+    own = ((anchors * targets).sum(-1) * times).sum()
+    return _Normalisers.apply(anchors, pool, times, offsets) - own  # type: ignore[no-any-return]
+
+
+class _Normalisers(torch.autograd.Function):
+    """() weighted sum of log-sum-exps of anchors @ pool.T + offsets."""
+
+    @staticmethod
+    def forward(ctx, anchors: Tensor, pool: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:  # type: ignore[override]
+        total = anchors.new_zeros(())
+        grad_anchors, grad_pool = torch.empty_like(anchors), torch.zeros_like(pool)
+        rows = _ROWS_AT_ONCE if anchors.device.type == "cpu" else _ROWS_OF_A_DEVICE
+        with torch.autocast(anchors.device.type, enabled=False):
+            for start in range(0, len(anchors) if len(pool) else 0, rows):
+                some = slice(start, start + rows)
+                block = torch.addmm(offsets, anchors[some], pool.t())
+                highest = block.amax(-1, keepdim=True)
+                mass = block.sub_(highest).exp_().sum(-1, keepdim=True)
+                total += (weights[some, None] * (highest + mass.log())).sum()
+                block.mul_(weights[some, None] / mass)
+                torch.mm(block, pool, out=grad_anchors[some])
+                grad_pool.addmm_(block.t(), anchors[some])
+        ctx.save_for_backward(grad_anchors, grad_pool)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_total: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return *(grad * grad_total for grad in ctx.saved_tensors), None, None
+
+
+def sampled_softmax(positive: Tensor, negatives: Tensor) -> Tensor:
+    """(n,) -log of the softmax weight of the positive logit among itself and its (n, k) negatives.
+
+    Source: AlphaRec's code, the InfoNCE of its equation 5.
+    Deviations: none.
+    """
+    return F.softplus(torch.logsumexp(negatives, dim=-1) - positive)
 
 
 class _DecodedMultinomialNLL(torch.autograd.Function):

@@ -10,9 +10,16 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from rec_models.gaussians import DiagonalGaussian, kl, kl_to_standard, squared_wasserstein2
+from rec_models.gaussians import (
+    DiagonalGaussian,
+    kl,
+    kl_to_standard,
+    kl_with_epsilon,
+    log_density,
+    squared_wasserstein2,
+)
 
 Fuse = Literal["add", "none", "gaussian_sum"]
 # Where a matching draws from: the run's own generator, or torch's global one where there is no run.
@@ -35,8 +42,50 @@ def fuse(source: DiagonalGaussian, language: DiagonalGaussian, how: Fuse) -> Dia
     return DiagonalGaussian(mean, torch.logaddexp(source.log_variance, language.log_variance))
 
 
+class Fusion(nn.Module):
+    """`fuse`, with the language branch weighed dimension by dimension where a width is given.
+
+    Source: ours; the papers add the whole branch.
+    Deviations: a gate of 2 * sigmoid(w) in (0, 2) on the language mean and log-variance, w starting at 0, so training
+    starts from plain fusion. The matching is given the ungated branch.
+    """
+
+    def __init__(self, how: Fuse, gated_dim: int | None) -> None:
+        super().__init__()
+        self.how: Fuse = how
+        self.gate = None if gated_dim is None else nn.Parameter(torch.zeros(gated_dim))
+
+    def forward(self, source: DiagonalGaussian, language: DiagonalGaussian) -> DiagonalGaussian:
+        """(batch, latent) what is decoded."""
+        if self.gate is not None:
+            share = 2 * torch.sigmoid(self.gate)
+            language = DiagonalGaussian(share * language.mean, share * language.log_variance)
+        return fuse(source, language, self.how)
+
+
 class _Matching(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _KLMatching(_Matching):
+    """What the two matchings by KL share.
+
+    Attributes:
+        match_on: compare the language with the `fused` posterior, as the released code, or with the collaborative
+            `source`. Under additive fusion only `source` compares the two spaces.
+        form: `exact` divergences, or `authors`, with the 1e-7 of their code inside ratios and logarithm.
+    """
+
+    match_on: Literal["fused", "source"] = "fused"
+    form: Literal["exact", "authors"] = "exact"
+
+    def matched(self, fused: DiagonalGaussian, source: DiagonalGaussian) -> DiagonalGaussian:
+        """The posterior that is compared with the language."""
+        return source if self.match_on == "source" else fused
+
+    def kl(self, q: DiagonalGaussian, p: DiagonalGaussian) -> Tensor:
+        """(batch,) KL(q || p) in the form asked for."""
+        return kl(q, p) if self.form == "exact" else kl_with_epsilon(q, p)
 
 
 class GODM(_Matching):
@@ -64,7 +113,7 @@ class GODM(_Matching):
         return kl_to_standard(fused) + self.beta * distance
 
 
-class CPDM(_Matching):
+class CPDM(_KLMatching):
     """Composite prior: both spaces are drawn to a Gaussian between them.
 
     Source: DMRec equations 11-13.
@@ -72,6 +121,7 @@ class CPDM(_Matching):
     *parameters* (`param_geometric`, the default), which is unbounded. `param_moment` averages variances instead of
     log-variances; `mixture_mc` estimates the true mixture KL by sampling and stays within 2 ln 2 at alpha 1/2.
     Under additive fusion this term does not compare the two spaces: it shrinks the collaborative residual.
+    `match_on="source"` and `fuse="none"` compare them.
     """
 
     name: Literal["cpdm"] = "cpdm"
@@ -92,7 +142,7 @@ class CPDM(_Matching):
             weighted = fused.log_variance + _log(alpha), language.log_variance + _log(1 - alpha)
             log_variance = torch.logaddexp(*weighted)
         composite = DiagonalGaussian(mean, log_variance)
-        return kl(fused, composite) + kl(language, composite)
+        return self.kl(fused, composite) + self.kl(language, composite)
 
     def _to_mixture(
         self, drawn_from: DiagonalGaussian, fused: DiagonalGaussian, language: DiagonalGaussian, rng: Rng
@@ -101,34 +151,53 @@ class CPDM(_Matching):
         for _ in range(self.mc_samples):
             z = drawn_from.sample(rng)
             mixture = torch.logaddexp(
-                _log_density(fused, z) + _log(self.alpha), _log_density(language, z) + _log(1 - self.alpha)
+                log_density(fused, z) + _log(self.alpha), log_density(language, z) + _log(1 - self.alpha)
             )
-            total = total + _log_density(drawn_from, z) - mixture
+            total = total + log_density(drawn_from, z) - mixture
         return total / self.mc_samples
 
     def divergence(
         self, fused: DiagonalGaussian, source: DiagonalGaussian, language: DiagonalGaussian, rng: Rng
     ) -> Tensor:
         """(batch,) KL(fused || prior) + beta * composite divergence."""
-        return kl_to_standard(fused) + self.beta * self.composite_divergence(fused, language, rng)
+        matched = self.matched(fused, source)
+        return kl_to_standard(fused) + self.beta * self.composite_divergence(matched, language, rng)
 
 
-class MDDM(_Matching):
+class MDDM(_KLMatching):
     """Mixing divergence: the prior and the language posterior share the pull on what is decoded.
 
-    Source: DMRec equation 15.
+    Source: DMRec equation 15; its ablation "w/o Mixing".
     Deviations: none in form. Under additive fusion KL(fused || language) collapses to
-    1/2 sum(exp(l_s) - 1 - l_s + m_s^2 exp(-l_w)), so the matching never compares the two means; `fuse="none"` does.
+    1/2 sum(exp(l_s) - 1 - l_s + m_s^2 exp(-l_w)), so the matching never compares the two means; `match_on="source"`
+    and `fuse="none"` do. The paper mentions that beta may be drawn and does not say from what (`beta_sampling`).
+
+    Attributes:
+        beta: share of the prior; without mixing, weight of the language.
+        mixing: false is the ablation: the prior at full weight plus beta times the language.
+        beta_sampling: draw the share anew at every step from Beta(a, a) with this a, in place of `beta`.
     """
 
     name: Literal["mddm"] = "mddm"
     beta: float = Field(default=0.5, ge=0, le=1)
+    mixing: bool = True
+    beta_sampling: float | None = Field(default=None, gt=0)
 
     def divergence(
         self, fused: DiagonalGaussian, source: DiagonalGaussian, language: DiagonalGaussian, rng: Rng
     ) -> Tensor:
         """(batch,) beta * KL(fused || prior) + (1 - beta) * KL(fused || language)."""
-        return self.beta * kl_to_standard(fused) + (1 - self.beta) * kl(fused, language)
+        prior, beta = kl_to_standard(fused), self._beta(fused.mean, rng)
+        between = self.kl(self.matched(fused, source), language)
+        return beta * prior + (1 - beta) * between if self.mixing else prior + beta * between
+
+    def _beta(self, like: Tensor, rng: Rng) -> float | Tensor:
+        if self.beta_sampling is None:
+            return self.beta
+        # Two gamma draws make a beta draw; torch.distributions would not take the run's generator.
+        shape = torch.full((2,), self.beta_sampling, device=like.device)
+        drawn = torch._standard_gamma(shape, rng)  # type: ignore[reportPrivateImportUsage]
+        return drawn[0] / drawn.sum()
 
 
 class NoMatching(_Matching):
@@ -152,8 +221,3 @@ Matching = Annotated[GODM | CPDM | MDDM | NoMatching, Field(discriminator="name"
 
 def _log(share: float) -> float:
     return math.log(share) if share > 0 else -math.inf
-
-
-def _log_density(gaussian: DiagonalGaussian, z: Tensor) -> Tensor:
-    squared = (z - gaussian.mean).square() * torch.exp(-gaussian.log_variance)
-    return -0.5 * (squared + gaussian.log_variance + math.log(2 * math.pi)).sum(-1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rec_models.errors import MissingSemanticMatrixError
 from rec_models.interactions import InteractionMatrix
 
 # What a language-aligned model is allowed to read: its own profiles, or one of two controls that carry no meaning.
@@ -36,11 +38,18 @@ class SemanticMatrix:
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """All that a model may see when it is built: sizes, training interactions, semantic matrices, the seed."""
+    """All that a model may see when it is built: sizes, training interactions, semantic matrices, the seed.
+
+    Attributes:
+        item_clusters: (n_items,) int64 cluster of each item, where somebody made clusters.
+        edges: name -> (n_users, 2) int64, an item a language model chose for each user and one it refused; -1 is none.
+    """
 
     train: InteractionMatrix
     semantic: dict[str, SemanticMatrix]
     seed: int
+    item_clusters: Tensor | None = None
+    edges: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def n_users(self) -> int:
@@ -49,6 +58,20 @@ class ModelInputs:
     @property
     def n_items(self) -> int:
         return self.train.n_items
+
+
+def language_of(
+    model: str, inputs: ModelInputs, language: Language, *, items: str = "items", users: str = "users"
+) -> tuple[SemanticMatrix, SemanticMatrix]:
+    """Item and user matrices under these names, as `under_control` leaves them.
+
+    Raises:
+        MissingSemanticMatrixError: the bundle lacks one of them.
+    """
+    for name in (items, users):
+        if name not in inputs.semantic:
+            raise MissingSemanticMatrixError(model, name, sorted(inputs.semantic))
+    return under_control(inputs.semantic[items], inputs.semantic[users], language, inputs)
 
 
 def under_control(

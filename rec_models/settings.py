@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -84,12 +84,40 @@ def _parse(branch: str, kind: type[T], mapping: Mapping[str, Any]) -> T:
 def _problems(error: ValidationError, kind: type[BaseModel]) -> list[str]:
     problems = []
     for found in error.errors():
-        path = ".".join(str(step) for step in found["loc"] if step not in (kind.__name__,))
+        path, owner = _place(found["loc"], kind)
         if found["type"] == "extra_forbidden":
-            known = sorted(kind.model_fields)
-            near = difflib.get_close_matches(str(found["loc"][-1]), known, 1)
+            option = str(found["loc"][-1])
+            known = sorted(owner.model_fields)
+            near = difflib.get_close_matches(option, known, 1)
             hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}"
-            problems.append(f"unknown option `{path}` ({hint})")
+            problems.append(f"unknown option `{'.'.join([*path, option])}` ({hint})")
         else:
-            problems.append(f"`{path}`: {found['msg']}, got {found['input']!r}")
+            where = f"`{'.'.join(path)}`: " if path else ""
+            problems.append(f"{where}{found['msg']}, got {found['input']!r}")
     return problems
+
+
+def _place(location: tuple[str | int, ...], kind: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
+    """The path as a settings file spells it, and the settings it ends in.
+
+    Pydantic puts the branch it took at every union between the names: the `name` of a part, or a type.
+    """
+    path, owner, parts = [], kind, list[type[BaseModel]]()
+    for step in location:
+        chosen = [part for part in parts if "name" in part.model_fields and part.model_fields["name"].default == step]
+        if step in owner.model_fields:
+            path.append(str(step))
+            parts = _parts(owner.model_fields[step].annotation)
+            owner = parts[0] if len(parts) == 1 else owner
+        elif chosen:
+            [owner], parts = chosen, []
+        elif isinstance(step, int):
+            path.append(str(step))
+    return path, owner
+
+
+def _parts(annotation: Any) -> list[type[BaseModel]]:
+    """The settings classes that an annotation allows."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [part for argument in get_args(annotation) for part in _parts(argument)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -27,11 +27,14 @@ from rec_models.checkpoints import (
 )
 from rec_models.errors import BundleError, ForeignCheckpointError, NotFiniteError, UnknownDeviceError
 from rec_models.evaluation import Evaluation, EvaluationConfig, evaluate
-from rec_models.interactions import ResidentInteractions
+from rec_models.interactions import ResidentInteractions, UserBatch
 from rec_models.recommender import ClosedFormRecommender, GradientRecommender, Recommender, RecommenderConfig
 from rec_models.settings import parse_config, parse_evaluation, parse_training
 
 Emit = Callable[[Mapping[str, Any]], None]
+
+# Users that a model diagnoses itself on, spread evenly: what it keeps of them must fit in memory.
+_USERS_DIAGNOSED = 16_384
 
 
 @dataclass
@@ -124,7 +127,7 @@ class TrainingConfig(BaseModel):
 
     Attributes:
         epochs: upper bound; early stopping usually ends sooner.
-        batch_size: users an optimiser step.
+        batch_size: users an optimiser step; models that learn from single interactions have `batch_pairs` instead.
         evaluate_every: epochs between validation passes.
         patience: validation passes without a new best before training stops.
         learning_rate_decay: factor on the learning rate after every `decay_after` validation passes in a row without a
@@ -184,6 +187,7 @@ class _Run:
         self.bundle.checkpoint.mkdir(exist_ok=True)
         parameters = sum(weight.numel() for weight in self.model.parameters())
         start = {"event": "start", "model": self.config.name, "seed": self.seed, "device": str(self.device)}  # type: ignore[attr-defined]
+        start |= {"provenance": self.model.provenance()}
         self.emit(start | {"parameters": parameters, "precision": self.precision, "epochs": self.training.epochs})
         began = time.monotonic()
         if isinstance(self.model, ClosedFormRecommender):
@@ -194,19 +198,17 @@ class _Run:
         return self._finish(parameters)
 
     def _descend(self, model: GradientRecommender) -> None:
-        optimiser = torch.optim.Adam(
-            model.parameters(), lr=self.training.learning_rate, weight_decay=self.training.weight_decay, fused=True
-        )
+        optimiser = self._optimiser(model)
         self._resume(optimiser)
         saved_at = time.monotonic()
         while self.progress.epoch < self.training.epochs and self.progress.stale < self.training.patience:
             epoch = self.progress.epoch
             for group in optimiser.param_groups:
-                group["lr"] = self.training.learning_rate * self.training.learning_rate_decay**self.progress.decays
+                group["lr"] = group["initial_lr"] * self.training.learning_rate_decay**self.progress.decays
             row = self._epoch(model, optimiser, epoch)
             evaluated = epoch % self.training.evaluate_every == 0
             if evaluated:
-                row[self.evaluation.select_by] = self._validate(epoch)
+                row |= self._validate(model, epoch)
             self.progress.history.append(row)
             self.progress.epoch += 1
             if evaluated and time.monotonic() - saved_at > self.saves_every_s:
@@ -214,15 +216,24 @@ class _Run:
                 saved_at = time.monotonic()
         model.load_state_dict(self.best)
 
+    def _optimiser(self, model: GradientRecommender) -> torch.optim.Adam:
+        """One Adam; a group without a learning rate or weight decay of its own takes those of the settings."""
+        groups = []
+        for _, parameters, rate, decay in model.parameter_groups():
+            rate = self.training.learning_rate if rate is None else rate
+            decay = self.training.weight_decay if decay is None else decay
+            groups.append({"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay})
+        return torch.optim.Adam(groups, fused=True)
+
     def _epoch(self, model: GradientRecommender, optimiser: torch.optim.Optimizer, epoch: int) -> dict[str, Any]:
         model.train()
         began = time.monotonic()
-        users = self.order.permutation(self.history.n_users)
-        total = torch.zeros((), device=self.device, dtype=torch.float64)
-        for start in range(0, len(users), self.training.batch_size):
-            batch = self.history.batch(users[start : start + self.training.batch_size])
+        totals: dict[str, Tensor] = {}
+        seen = 0
+        for batch in model.batches(self.history, self.order, self.training.batch_size):
             with self._autocast():
-                loss = torch.stack(list(model.loss(batch, self.rng, self.progress.step).values())).sum()
+                terms = model.loss(batch, self.rng, self.progress.step)
+                loss = torch.stack(list(terms.values())).sum()
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             if self.device.type == "cpu" and not math.isfinite(
@@ -231,25 +242,28 @@ class _Run:
                 raise NotFiniteError(self.config.name, epoch, self.progress.step, "the loss")  # type: ignore[attr-defined]
             optimiser.step()
             self.progress.step += 1
-            total += loss.detach().double() * len(batch)
-        mean_loss = float(total) / len(users)
+            seen += len(batch)
+            for name, term in terms.items():
+                totals[name] = totals.get(name, 0) + term.detach().double() * len(batch)
+        means = {name: float(total) / seen for name, total in totals.items()}
+        mean_loss = sum(means.values()) if seen else math.nan
         if not math.isfinite(mean_loss) or not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
             raise NotFiniteError(self.config.name, epoch, self.progress.step, "the loss or a weight")  # type: ignore[attr-defined]
         seconds = time.monotonic() - began
         self.progress.seconds += seconds
-        row = {"epoch": epoch, "loss": mean_loss, "seconds": seconds}
-        rates = {"users_per_s": len(users) / seconds, "learning_rate": optimiser.param_groups[0]["lr"]}
+        row = {"epoch": epoch, "loss": mean_loss, "terms": means, "seconds": seconds}
+        rates = {"examples_per_s": seen / seconds, "learning_rate": optimiser.param_groups[0]["lr"]}
         self.emit({"event": "epoch"} | rates | row)
         return row
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
-    def _validate(self, epoch: int) -> float:
+    def _validate(self, model: GradientRecommender, epoch: int) -> dict[str, float]:
         began = time.monotonic()
-        with self._autocast():
-            result = evaluate(self.model, self.history, self.valid, self.evaluation, part="valid")
-        means = result.means()
+        with self._autocast(), torch.no_grad():
+            means = evaluate(model, self.history, self.valid, self.evaluation, part="valid").means()
+            diagnostics = model.eval().diagnostics(self._diagnosed())
         value = means[self.evaluation.select_by]
         better = value > self.progress.best_value
         if better:
@@ -259,8 +273,14 @@ class _Run:
             self.progress.stale += 1
             self.progress.decays += self.progress.stale % self.training.decay_after == 0
         seconds = time.monotonic() - began
-        self.emit({"event": "valid", "epoch": epoch, "best": better, "seconds": seconds} | means)
-        return value
+        self.emit({"event": "valid", "epoch": epoch, "best": better, "seconds": seconds} | means | diagnostics)
+        return {self.evaluation.select_by: value} | diagnostics
+
+    def _diagnosed(self) -> Iterator[UserBatch]:
+        n_users = self.history.n_users
+        users = np.linspace(0, n_users - 1, min(n_users, _USERS_DIAGNOSED)).astype(np.int64)
+        for start in range(0, len(users), self.training.batch_size):
+            yield self.history.batch(users[start : start + self.training.batch_size])
 
     def _save_state(self, optimiser: torch.optim.Optimizer) -> None:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
@@ -317,6 +337,7 @@ class _Run:
                 "parameters": parameters,
                 "device": str(self.device),
                 "precision": self.precision,
+                "provenance": self.model.provenance(),
                 "history": progress.history,
             }
             | measured

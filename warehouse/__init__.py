@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from warehouse.errors import (
         AlreadyAnsweredError,
         CorruptFileError,
+        DiskFaultError,
         DiskFullError,
         DuplicateKeyError,
         FormatVersionError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         LockUnsupportedError,
         MatrixError,
         PinnedError,
+        SchemaDriftError,
         SchemaMismatchError,
         SqlError,
         TooLittleRoomError,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from warehouse.matrix_rows import MatrixDtype, MatrixSpec
     from warehouse.quality import Drift, Finding, RowCheck, drift, findings, quality_checks
     from warehouse.root import GcSummary, VerifySummary, Warehouse
+    from warehouse.shards import VectorShards
     from warehouse.snapshot import Snapshot
     from warehouse.source_errors import (
         ColumnMapError,
@@ -55,12 +58,15 @@ if TYPE_CHECKING:
         NotUtf8Error,
         SourceError,
         UnreadableSourceError,
+        UnsafePickleError,
+        VectorFileError,
     )
     from warehouse.sources import is_query, read_source, source_fingerprint
     from warehouse.storage import (
         atomic_write,
         canonical_json,
         content_key,
+        disk_fault,
         file_sha256,
         make_directory,
         replacing,
@@ -86,6 +92,7 @@ if TYPE_CHECKING:
         arrow_rows,
         arrow_table,
     )
+    from warehouse.vector_files import NamedVectors, pickled_profiles, read_vectors, write_vectors
 
 __all__ = [
     "EMBEDDINGS",
@@ -111,6 +118,7 @@ __all__ = [
     "ColumnMapError",
     "Committed",
     "CorruptFileError",
+    "DiskFaultError",
     "DiskFullError",
     "Door",
     "Drift",
@@ -133,11 +141,13 @@ __all__ = [
     "MatrixSpec",
     "MissingColumnError",
     "MissingFileError",
+    "NamedVectors",
     "NotUtf8Error",
     "PinnedError",
     "Receipt",
     "Removal",
     "RowCheck",
+    "SchemaDriftError",
     "SchemaMismatchError",
     "Snapshot",
     "SnapshotBuilder",
@@ -156,6 +166,9 @@ __all__ = [
     "UnknownUserError",
     "UnreadableSourceError",
     "UnsafePathError",
+    "UnsafePickleError",
+    "VectorFileError",
+    "VectorShards",
     "VerifySummary",
     "Warehouse",
     "WarehouseError",
@@ -166,6 +179,7 @@ __all__ = [
     "canonical_json",
     "check_door",
     "content_key",
+    "disk_fault",
     "drift",
     "file_sha256",
     "findings",
@@ -173,13 +187,16 @@ __all__ = [
     "is_query",
     "make_directory",
     "pack_entities",
+    "pickled_profiles",
     "quality_checks",
     "read_source",
+    "read_vectors",
     "replacing",
     "source_fingerprint",
     "sql_identifier",
     "unpack_attributes",
     "write_parquet",
+    "write_vectors",
 ]
 
 _HOMES = {
@@ -196,6 +213,7 @@ _HOMES = {
     "matrix_rows": ("MatrixDtype", "MatrixSpec"),
     "quality": ("RowCheck", "Drift", "Finding", "drift", "findings", "quality_checks"),
     "root": ("GcSummary", "VerifySummary", "Warehouse"),
+    "shards": ("VectorShards",),
     "snapshot": ("Snapshot",),
     "source_errors": (
         "ColumnMapError",
@@ -205,18 +223,22 @@ _HOMES = {
         "NotUtf8Error",
         "SourceError",
         "UnreadableSourceError",
+        "UnsafePickleError",
+        "VectorFileError",
     ),
     "sources": ("is_query", "read_source", "source_fingerprint"),
     "storage": (
         "atomic_write",
         "canonical_json",
         "content_key",
+        "disk_fault",
         "file_sha256",
         "make_directory",
         "replacing",
         "sql_identifier",
     ),
     "table": ("Table",),
+    "vector_files": ("NamedVectors", "pickled_profiles", "read_vectors", "write_vectors"),
 }
 
 

@@ -13,12 +13,13 @@ import pyarrow as pa
 
 from warehouse.errors import SchemaMismatchError, UnknownTableError
 from warehouse.fragments import Fragment, VerifiedFiles, new_fragment, widths
+from warehouse.migrations import schema_version
 from warehouse.snapshot import FORMAT, Snapshot, seal
 from warehouse.storage import (
     canonical_json,
     content_key,
     created,
-    disk_full_named,
+    disk_faults_named,
     file_name,
     fsync_directory,
     make_directory,
@@ -93,9 +94,10 @@ class SnapshotBuilder:
         if self._default_embeddings == name:
             self._default_embeddings = None
 
-    def default_embeddings(self, name: str) -> None:
-        """`embeddings` stands for this encoder's table; without a call, for the one written last."""
-        if not self._declared(name).family or (name not in self._carried and name not in self._pending):
+    def default_embeddings(self, name: str | None) -> None:
+        """`embeddings` stands for this encoder's table, or for none; without a call, for the one written last."""
+        written = {*self._carried, *self._pending}
+        if name is not None and (not self._declared(name).family or name not in written):
             raise UnknownTableError(name, [known for known in self._names() if known.startswith("embeddings_")])
         self._default_embeddings = name
 
@@ -116,12 +118,12 @@ class SnapshotBuilder:
 
         Raises:
             LockRequiredError: the run lock is not held by this process.
-            DiskFullError: nothing was committed; staging is empty again.
+            DiskFullError, DiskFaultError: nothing was committed; staging is empty again.
         """
         self._require_lock("a commit")
         staging = make_directory(self._root / "staging") / uuid.uuid4().hex
         try:
-            with disk_full_named(self._root, self._pending_bytes()):
+            with disk_faults_named(self._root, self._pending_bytes()):
                 make_directory(staging / "snapshot")
                 fresh = self._write_fragments(staging)
                 manifest = self._manifest(fresh, settings_hash, code_version, ledger_mark)
@@ -194,6 +196,7 @@ class SnapshotBuilder:
         counter, digest = self._next_counter(), content_key(content)
         return {
             "format": FORMAT,
+            "schema": schema_version(),
             "id": f"{counter:08d}-{digest[:12]}",
             "counter": counter,
             "parent": self._parent.id if self._parent else None,

@@ -137,6 +137,23 @@ class FormatVersionError(WarehouseError, ValueError):
         return f"{self.path} has format {self.got}, this version reads up to {self.known}; install the newer semalign"
 
 
+class SchemaDriftError(WarehouseError, TypeError):
+    """A fragment with a column that its table has no longer, or as another type."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, table: str, got: str, now: str) -> None:
+        super().__init__(path, table, got, now)
+        self.path, self.table, self.got, self.now = path, table, got, now
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} was written with {self.got}, and table `{self.table}` of this version {self.now}; columns "
+            "are added, never renamed, dropped or retyped: read it with the semalign that wrote it, or give the column "
+            "back"
+        )
+
+
 class UnsafePathError(WarehouseError, ValueError):
     """A name or path that would leave the warehouse, or a link where a file belongs."""
 
@@ -236,6 +253,22 @@ class DiskFullError(WarehouseError, OSError):
     def __str__(self) -> str:
         need = f" ({self.needed_bytes:,} bytes were to be written)" if self.needed_bytes else ""
         return f"the disk is full at {self.path}{need}; what is published is untouched; make room, then run again"
+
+
+class DiskFaultError(WarehouseError, OSError):
+    """The disk refused a write; what was acknowledged before is safe."""
+
+    exit_code = 4
+
+    def __init__(self, path: str, detail: str) -> None:
+        super().__init__(path, detail)
+        self.path, self.detail = path, detail
+
+    def __str__(self) -> str:
+        return (
+            f"the disk refused to write at {self.path} ({self.detail}); what is published is whole "
+            "(`semalign verify --full` proves it). Mend or change the disk (`dmesg` names it), then run again"
+        )
 
 
 class TooLittleRoomError(WarehouseError, OSError):

@@ -1,8 +1,8 @@
 """The right to be forgotten: what one user left behind, taken out of every file under the root.
 
 The one exception to retention. The published tables are written again without the user, every older version goes, and
-with it whatever was made from one: bundles, models, reports, cached matrices, copies of the ledger. What stays of the
-user is a keyed hash, so that a source that still has them does not bring them back.
+with it whatever was made from one: bundles, models, reports, cached matrices, vector shards, copies of the ledger. What
+stays of the user is a keyed hash, so that a source that still has them does not bring them back.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import hmac
 import json
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,17 +35,34 @@ class Removal:
 
     Args:
         rows: table → rows that named the user or were built from their words.
-        items: items whose profile quoted the user; the next run asks for them again.
+        items: items whose profile was built from a text of the user; the next run asks for them again.
+        users: users whose profile was built from such a profile; the next run asks for them again.
         models: ids of the models that held a row of the user, now marked and gone.
         elsewhere: exports outside the root that may name the user; they are not touched.
     """
 
     rows: dict[str, int]
     items: tuple[str, ...]
+    users: tuple[str, ...]
     replies: int
     models: tuple[str, ...]
     snapshots: int
     elsewhere: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Reach:
+    """How far a user's words went.
+
+    Args:
+        items: items whose profile was built from a text of theirs.
+        users: other users whose profile was built from the profile of such an item.
+        around: (kind, id) of all whose replies, older ones too, may have been built from either.
+    """
+
+    items: frozenset[str]
+    users: frozenset[str]
+    around: frozenset[tuple[str, str]]
 
 
 class Tombstones:
@@ -85,51 +103,90 @@ def forget_user(warehouse: "Warehouse", user_id: str) -> Removal:
         raise UnknownUserError(user_id, str(warehouse.root))
     warehouse.refuse_readers()
     tombstones.add(user_id)
-    items = {} if current is None else _quoting(current, user_id)
+    reach = _reach(warehouse.snapshots(), user_id)
     models = _models_of(warehouse.root / "models", user_id)
     rows: dict[str, int] = {}
     if current is not None:
         builder = warehouse.begin(current)
-        rows = _write_without(builder, current, user_id, set(items), [folder.name for folder in models])
+        rows = _write_without(builder, current, user_id, reach, [folder.name for folder in models])
         for stage in current.stages:
             builder.drop_stage(stage)
         warehouse.publish(builder.commit(code_version=current.manifest["code_version"]), forgetting=True)
     replies = 0
     if (warehouse.root / "ledger.sqlite").exists():
         with warehouse.ledger() as ledger:
-            replies = ledger.forget("user", user_id, {key for key in items.values() if key})
+            ledger.embedded.keep_only(_texts_that_stay(warehouse.current()))
+            replies = ledger.forget("user", user_id, reach.around, _answers(warehouse.current()))
     dropped = warehouse.gc(keep=1, min_age_s=0).snapshots
     for folder in models:
         shutil.rmtree(folder)
-    for name in ("reports", "matrices", "backups"):
+    for name in ("reports", "matrices", "backups"):  # vector shards went with the older versions
         shutil.rmtree(warehouse.root / name, ignore_errors=True)
     names = tuple(folder.name for folder in models)
-    return Removal(rows, tuple(sorted(items)), replies, names, dropped, tuple(warehouse.exports()))
+    items, users = tuple(sorted(reach.items)), tuple(sorted(reach.users))
+    return Removal(rows, items, users, replies, names, dropped, tuple(warehouse.exports()))
 
 
 def _knows(snapshot: "Snapshot", user_id: str) -> bool:
     return any(snapshot.read(name, ["user_id"], {"user_id": user_id}).num_rows for name in ("users", "interactions"))
 
 
-def _quoting(snapshot: "Snapshot", user_id: str) -> dict[str, str | None]:
-    """Items whose profile was built from a text of the user, each with the key of the request that made it."""
-    rows = snapshot.read("profiles", ["entity_id", "evidence", "request_key"], {"kind": "item"}).to_pylist()
-    return {row["entity_id"]: row["request_key"] for row in rows if user_id in row["evidence"]}
+def _reach(snapshots: "Sequence[Snapshot]", user_id: str) -> _Reach:
+    """How far the user's words went in any version that is kept."""
+    items: set[str] = set()
+    told: set[str] = set()
+    met: set[str] = set()
+    for snapshot in snapshots:
+        met.update(_column(snapshot.read("interactions", ["item_id"], {"user_id": user_id}), "item_id"))
+        rows = snapshot.read("profiles", ["entity_id", "evidence"], {"kind": "item"}).to_pylist()
+        items.update(row["entity_id"] for row in rows if user_id in row["evidence"])
+    around = {("item", item_id) for item_id in items | met}
+    for snapshot in snapshots:
+        rows = snapshot.read("profiles", ["entity_id", "evidence", "profile"], {"kind": "user"}).to_pylist()
+        told.update(row["entity_id"] for row in rows if row["profile"] and not items.isdisjoint(row["evidence"]))
+        pairs = snapshot.read("interactions", ["user_id", "item_id"])
+        pairs = pairs.filter(pc.field("item_id").isin(pa.array(sorted(items | met), pa.string())))
+        around.update(("user", other) for other in _column(pairs, "user_id"))
+    around.update(("user", other) for other in told)
+    return _Reach(frozenset(items), frozenset(told - {user_id}), frozenset(around))
+
+
+def _answers(snapshot: "Snapshot | None") -> set[str]:
+    """Keys of the replies that the rows left were made of: no word of the user is in either."""
+    if snapshot is None:
+        return set()
+    return {key for name in ("profiles", "decisions") for key in _column(snapshot.read(name), "request_key") if key}
+
+
+def _column(rows: pa.Table, name: str) -> set[str]:
+    return set(rows.column(name).to_pylist())
+
+
+def _texts_that_stay(snapshot: "Snapshot | None") -> set[str]:
+    """Hashes of the texts of everybody else; whatever else was embedded may be the user's, of today or of long ago."""
+    if snapshot is None:
+        return set()
+    texts = snapshot.read("profiles", ["profile"])["profile"].to_pylist()
+    staying = {hashlib.sha256(text.encode()).hexdigest() for text in texts if text}
+    for name in snapshot.tables:
+        if name.startswith("embeddings_"):
+            staying.update(snapshot.read(name, ["text_hash"])["text_hash"].to_pylist())
+    return staying
 
 
 def _write_without(
-    builder: "SnapshotBuilder", snapshot: "Snapshot", user_id: str, items: set[str], models: list[str]
+    builder: "SnapshotBuilder", snapshot: "Snapshot", user_id: str, reach: _Reach, models: list[str]
 ) -> dict[str, int]:
     """Every table again without the user, models marked; returns how many rows of each table went."""
     removed = {}
     for name in snapshot.tables:
         rows = snapshot.read(name)
         if name == "llm_calls":
-            kept = _anonymous(rows, user_id, items)
+            kept = _anonymous(rows, user_id, reach)
         elif name == "model_registry":
             kept = _marked(rows, models)
         else:
-            kept = rows.filter(_stays(rows, user_id, items))
+            kept = rows.filter(_stays(rows, user_id, reach))
         removed[name] = rows.num_rows - kept.num_rows
         builder.replace(name, kept)
     return {name: n for name, n in removed.items() if n}
@@ -145,21 +202,21 @@ def _marked(registry: pa.Table, models: list[str]) -> pa.Table:
     return _with(registry, "state", [RETRAIN if model_id in models else state for model_id, state in rows])
 
 
-def _stays(rows: pa.Table, user_id: str, items: set[str]) -> pc.Expression:
+def _stays(rows: pa.Table, user_id: str, reach: _Reach) -> pc.Expression:
     stays = pc.scalar(True)
     if "user_id" in rows.column_names:
         stays &= pc.field("user_id") != user_id
     if {"kind", "entity_id"} <= set(rows.column_names):
-        mine = (pc.field("kind") == "user") & (pc.field("entity_id") == user_id)
-        quoting = (pc.field("kind") == "item") & pc.field("entity_id").isin(pa.array(sorted(items), pa.string()))
-        stays &= ~(mine | quoting)
+        for kind, gone in (("user", reach.users | {user_id}), ("item", reach.items)):
+            stays &= ~((pc.field("kind") == kind) & pc.field("entity_id").isin(pa.array(sorted(gone), pa.string())))
     return stays
 
 
-def _anonymous(calls: pa.Table, user_id: str, items: set[str]) -> pa.Table:
+def _anonymous(calls: pa.Table, user_id: str, reach: _Reach) -> pa.Table:
     """Calls keep their tokens and their price; whom they were about, and what a server said, goes."""
+    gone = {"user": reach.users | {user_id}, "item": reach.items}
     about = zip(calls["kind"].to_pylist(), calls["entity_id"].to_pylist(), strict=True)
-    named = [(kind == "user" and entity == user_id) or (kind == "item" and entity in items) for kind, entity in about]
+    named = [entity in gone.get(kind, ()) for kind, entity in about]
     for column in ("entity_id", "error"):
         values = zip(calls[column].to_pylist(), named, strict=True)
         calls = _with(calls, column, [None if hit else value for value, hit in values])

@@ -78,12 +78,15 @@ class VerifiedFiles:
     """Which files were hashed in full since they last changed; `verified.json` remembers it between processes.
 
     A file is hashed again when its inode, size or modification time differs from what was noted.
+
+    Args:
+        doubting: notes of other objects count for nothing; each file is hashed the first time this one is asked.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, doubting: bool = False) -> None:
         self._root = root
         self._note_path = root / "verified.json"
-        self._notes: dict[str, list[object]] | None = None
+        self._notes: dict[str, list[object]] | None = {} if doubting else None
         self._guard = threading.Lock()
         self._changed = False
 
@@ -118,7 +121,8 @@ class VerifiedFiles:
         with self._guard:
             if not self._changed or self._notes is None or not os.access(self._root, os.W_OK):
                 return
-            kept = {name: note for name, note in self._notes.items() if (self._root / name).exists()}
+            notes = _read_notes(self._note_path) | self._notes
+            kept = {name: note for name, note in notes.items() if (self._root / name).exists()}
             atomic_write(self._note_path, json.dumps(kept, sort_keys=True).encode())
             self._changed = False
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from warehouse.batches import Batches
+from warehouse.embedded import EmbeddedTexts
 from warehouse.ledger_entries import (
     Announced,
     Answer,
@@ -95,6 +96,7 @@ class Ledger:
         self.path = path
         self._file = LedgerFile(path, read_only=read_only)
         self.batches = Batches(self._file)
+        self.embedded = EmbeddedTexts(self._file)
 
     def __enter__(self) -> Self:
         return self
@@ -190,12 +192,22 @@ class Ledger:
         query = "SELECT body FROM rejected WHERE key = ? ORDER BY n"
         return [body for (body,) in self._file.ask(lambda db: db.execute(query, (key,)).fetchall())]
 
-    def forget(self, kind: str, entity_id: str, keys: Collection[str] = ()) -> int:
-        """How many bodies went: of an entity's own requests, and of those under `keys`; the file is written anew.
+    def forget(
+        self,
+        kind: str,
+        entity_id: str,
+        around: Collection[tuple[str, str]] = (),
+        kept: Collection[str] = (),
+    ) -> int:
+        """How many bodies went; the file is written anew.
 
         What the calls took stays on record, without whom they were about and what was said of them.
+
+        Args:
+            around: other entities, as (kind, id), whose replies may quote this one: they go too.
+            kept: keys of replies that are known not to; these stay, whomever they are about but the entity itself.
         """
-        count = self._file.ask(lambda db: forget_entity(db, kind, entity_id, keys))
+        count = self._file.ask(lambda db: forget_entity(db, kind, entity_id, around, kept))
         self._file.ask(lambda db: db.execute("VACUUM") and None, alone=True)
         return count
 

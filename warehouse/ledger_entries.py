@@ -192,13 +192,21 @@ def record(db: sqlite3.Connection, settlements: Sequence[Settlement]) -> list[Ex
     return refusals
 
 
-def forget_entity(db: sqlite3.Connection, kind: str, entity_id: str, keys: Collection[str]) -> int:
-    """How many bodies went: of every request about an entity, and of those under `keys`; calls stay, unnamed."""
-    db.execute("CREATE TEMP TABLE IF NOT EXISTS forgotten (key TEXT PRIMARY KEY)")
-    db.execute("DELETE FROM forgotten")
+def forget_entity(
+    db: sqlite3.Connection, kind: str, entity_id: str, around: Collection[tuple[str, str]], kept: Collection[str]
+) -> int:
+    """How many bodies went: of requests about an entity, and of those about others `around` it except the `kept`."""
+    for name, columns in (("forgotten", "key TEXT PRIMARY KEY"), ("around", "kind, entity_id"), ("kept", "key TEXT")):
+        db.execute(f"DROP TABLE IF EXISTS temp.{name}")
+        db.execute(f"CREATE TEMP TABLE {name} ({columns})")
+    db.executemany("INSERT INTO around VALUES (?, ?)", around)
+    db.executemany("INSERT INTO kept VALUES (?)", [(key,) for key in kept])
     query = "INSERT OR IGNORE INTO forgotten SELECT key FROM attempt WHERE kind = ? AND entity_id = ?"
     db.execute(query, (kind, entity_id))
-    db.executemany("INSERT OR IGNORE INTO forgotten VALUES (?)", [(key,) for key in keys])
+    db.execute(
+        "INSERT OR IGNORE INTO forgotten SELECT key FROM attempt "
+        "WHERE (kind, entity_id) IN (SELECT kind, entity_id FROM around) AND key NOT IN (SELECT key FROM kept)"
+    )
     count = 0
     for table in ("response", "rejected"):
         count += db.execute(f"DELETE FROM {table} WHERE key IN (SELECT key FROM forgotten)").rowcount

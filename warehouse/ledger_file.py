@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from warehouse.batches import BATCH_SCHEMA
+from warehouse.embedded import EMBEDDED_SCHEMA
 from warehouse.errors import (
     CorruptFileError,
     DiskFullError,
@@ -24,7 +25,7 @@ from warehouse.errors import (
 )
 from warehouse.storage import fsync_directory, make_directory
 
-FORMAT = 3
+FORMAT = 4
 RESTORE = "copy the newest file of backups/ over it; what was answered since is asked again"
 _CALLS_PER_COMMIT = 64
 _BUSY_MS = 10_000
@@ -46,6 +47,7 @@ ALTER TABLE attempt ADD COLUMN worst_usd REAL;
 CREATE TABLE rejected (key TEXT NOT NULL, n INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (key, n));
 """,
     BATCH_SCHEMA,
+    EMBEDDED_SCHEMA,
 )
 
 T = TypeVar("T")

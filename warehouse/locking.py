@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from warehouse.errors import DiskFullError, LockHeldError, LockUnsupportedError, WarehouseRootError
-from warehouse.storage import disk_full_named, make_directory
+from warehouse.storage import disk_fault, make_directory
 
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _BUSY = (errno.EWOULDBLOCK, errno.EACCES)
@@ -131,12 +131,11 @@ def waited_lock(path: Path) -> Iterator[None]:
 
 def _created_lock(path: Path) -> int:
     try:
-        with disk_full_named(path):
-            make_directory(path.parent)
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except DiskFullError:
-        raise
+        make_directory(path.parent)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
+        if isinstance(full := disk_fault(error, path), DiskFullError):
+            raise full from error
         raise WarehouseRootError(str(path.parent), f"{error.filename or path}: {error.strerror or error}") from error
 
 

@@ -21,7 +21,8 @@ from warehouse.errors import (
 )
 from warehouse.fragments import VerifiedFiles
 from warehouse.locking import RunLock
-from warehouse.pins import sweep, unpinned
+from warehouse.pins import pinned, sweep, unpinned
+from warehouse.shards import FOLDER, VectorShards
 from warehouse.snapshot import Snapshot, load_manifest
 from warehouse.storage import atomic_write, file_name, fsync_directory, install_tree, make_directory
 
@@ -189,7 +190,7 @@ class Warehouse:
 
     def gc(self, keep: int = 5, min_age_s: float = _DAY_S) -> GcSummary:
         """Removes what no kept snapshot names: kept are CURRENT, the newest `keep`, all younger than `min_age_s`, and
-        what a reader has pinned.
+        what a reader has pinned. Vectors that a stopped run left behind go too.
 
         Raises:
             LockRequiredError: the run lock is not held by this process.
@@ -218,7 +219,7 @@ class Warehouse:
                 gone += 1
         sweep(self.root, {snapshot.id for snapshot in kept})
         fragments, freed = self._remove_unnamed({f.path for s in kept for table in s.tables.values() for f in table})
-        freed += self._matrices().collect({snapshot.id for snapshot in kept})
+        freed += self._matrices().collect({snapshot.id for snapshot in kept}) + self._remove_shards()
         return GcSummary(gone, fragments, freed)
 
     def refuse_readers(self) -> None:
@@ -279,6 +280,10 @@ class Warehouse:
 
         return Catalogue(snapshot, lambda: self._lineage(snapshot), self.root)
 
+    def reading(self, snapshot: Snapshot) -> AbstractContextManager[None]:
+        """The snapshot is not collected before the block ends."""
+        return pinned(self.root, [snapshot.id])
+
     def matrix(self, snapshot: Snapshot, spec: "MatrixSpec") -> "MatrixPaths":
         """One semantic matrix of a snapshot, built when it is not there; processes that ask at once build it once."""
         return self._matrices().get(snapshot, spec)
@@ -295,6 +300,15 @@ class Warehouse:
         from warehouse.matrices import MatrixStore
 
         return MatrixStore(self.root / "matrices", self._verified)
+
+    def vector_shards(self, encoder_key: str) -> VectorShards:
+        """The shards of an embedding run of that encoder, as far as it came before it was stopped.
+
+        Raises:
+            LockRequiredError: the run lock is not held by this process.
+        """
+        self._require_lock("keeping vectors")
+        return VectorShards(self.root, encoder_key)
 
     def _sweep(self) -> None:
         # whatever is staged was left by a process that died: the lock says nobody else writes
@@ -339,6 +353,13 @@ class Warehouse:
                 path.unlink()
                 count += 1
         return count, freed
+
+    def _remove_shards(self) -> int:
+        # of a run that was stopped and may never go on; texts outlive them and make them again
+        shards = [path for path in (self.root / FOLDER).rglob("*") if path.is_file()]
+        freed = sum(path.stat().st_size for path in shards)
+        shutil.rmtree(self.root / FOLDER, ignore_errors=True)
+        return freed
 
     def _write_init(self, snapshot: Snapshot) -> None:
         from warehouse.catalogue import init_sql

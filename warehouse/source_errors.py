@@ -87,3 +87,31 @@ class ColumnMapError(SourceError):
             f"source.{self.kind}: two columns would be called `{self.column}`; "
             f"give each its own name in [source.columns.{self.kind}]"
         )
+
+
+class VectorFileError(SourceError):
+    """A file of vectors, or of their ids, that cannot be taken as it is."""
+
+    def __init__(self, path: str, detail: str, cure: str, ids: Sequence[str] = ()) -> None:
+        super().__init__(path, detail, cure, ids)
+        self.path, self.detail, self.cure, self.ids = path, detail, cure, ids
+
+    def __str__(self) -> str:
+        which = f" ({listed(self.ids, 5)})" if self.ids else ""
+        return f"{self.path}: {self.detail}{which}; nothing was imported. {self.cure}"
+
+
+class UnsafePickleError(WarehouseError, ValueError):
+    """A pickle that holds more than arrays and plain containers."""
+
+    exit_code = 6
+
+    def __init__(self, path: str, detail: str) -> None:
+        super().__init__(path, detail)
+        self.path, self.detail = path, detail
+
+    def __str__(self) -> str:
+        return (
+            f"the pickle {self.path} is refused: {self.detail}. Nothing of it was run. Where it comes from someone you "
+            "trust, save the array there with numpy.save and import the .npy"
+        )

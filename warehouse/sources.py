@@ -11,6 +11,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from warehouse.bombs import refuse_bombs
 from warehouse.errors import CorruptFileError
 from warehouse.queries import exact_path, literal, refusal
 from warehouse.source_errors import (
@@ -72,7 +73,8 @@ def read_source(
         with _connection(directory) as connection:
             relation = _relation(connection, spec, dict(columns or {}), kind, directory)
             rows = relation.project(_selection(relation, dict(columns or {}), kind, named)).to_arrow_table()
-    except duckdb.Error as error:
+    except (duckdb.Error, RuntimeError) as error:
+        # a name in a broken footer that is no text ends the binding itself, outside of DuckDB's own errors
         _raise_named(error, spec, kind, directory)
     if rows.num_rows == 0:
         raise EmptySourceError(named, kind)
@@ -130,6 +132,7 @@ def _relation(
     reader = readers.pop()
     escaped = [exact_path(path) for path in paths]
     if reader == "parquet":
+        refuse_bombs(connection, paths)
         return connection.sql("SELECT * FROM read_parquet($1, union_by_name = true)", params=[escaped])
     if reader == "csv":
         return _csv(connection, paths, escaped, columns, kind)

@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from warehouse.errors import DiskFullError, IdentifierError, UnsafePathError
+from warehouse.errors import DiskFaultError, DiskFullError, IdentifierError, UnsafePathError
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
 _CHUNK_BYTES = 1 << 20
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FAULTS = frozenset({errno.EIO, errno.EROFS, errno.ENXIO, errno.ENODEV, errno.ESTALE})
 
 
 def canonical_json(value: object) -> str:
@@ -78,9 +80,9 @@ def created(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
     """A new private file to write; flushed and on disk at the end of the block.
 
     Raises:
-        DiskFullError: no room is left, at any point.
+        DiskFullError, DiskFaultError: no room is left, or the disk fails, at any point.
     """
-    with disk_full_named(path):
+    with disk_faults_named(path):
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(path, flags, mode)
         with os.fdopen(descriptor, "wb") as stream:
@@ -90,16 +92,33 @@ def created(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def disk_full_named(path: Path, needed_bytes: int | None = None) -> Iterator[None]:
-    """Turns the kernel's "no space left" into the sentence that says what to do."""
+def disk_faults_named(path: Path, needed_bytes: int | None = None) -> Iterator[None]:
+    """Turns what the kernel says of a full or failing disk into the sentence that says what to do.
+
+    Raises:
+        DiskFullError, DiskFaultError: a sync that failed is never tried again, for nobody knows what it left.
+    """
     try:
         yield
-    except DiskFullError:
+    except (DiskFullError, DiskFaultError):
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DiskFullError(str(path), needed_bytes) from error
-        raise
+        named = disk_fault(error, path, needed_bytes)
+        if named is None:
+            raise
+        raise named from error
+
+
+def disk_fault(
+    error: OSError, path: Path | None = None, needed_bytes: int | None = None
+) -> DiskFullError | DiskFaultError | None:
+    """The sentence for an error of the disk itself, None for any other; `path` where the error names no file."""
+    where = str(path or error.filename or "a file")
+    if error.errno in _NO_ROOM:
+        return DiskFullError(where, needed_bytes)
+    if error.errno in _FAULTS:
+        return DiskFaultError(where, os.strerror(error.errno))
+    return None
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -113,13 +132,14 @@ def replacing(path: Path) -> Iterator[Path]:
     """A new name beside `path`; what the block puts there, and on disk, takes the place of `path` or is removed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.partial")
     temporary.unlink(missing_ok=True)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_directory(path.absolute().parent)
+    with disk_faults_named(path):
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        fsync_directory(path.absolute().parent)
 
 
 def install_tree(partial: Path, final: Path) -> None:
@@ -127,17 +147,19 @@ def install_tree(partial: Path, final: Path) -> None:
 
     Raises:
         FileExistsError: `final` exists; an installed directory is never replaced.
+        DiskFullError, DiskFaultError: the disk is full or fails.
     """
     if final.exists():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
-    for folder, _, names in os.walk(partial, topdown=False):
-        for name in names:
-            fsync_file(Path(folder, name))
-        fsync_directory(Path(folder))
-    os.rename(partial, final)
-    fsync_directory(final.parent)
-    if partial.parent != final.parent:
-        fsync_directory(partial.parent)
+    with disk_faults_named(final):
+        for folder, _, names in os.walk(partial, topdown=False):
+            for name in names:
+                fsync_file(Path(folder, name))
+            fsync_directory(Path(folder))
+        os.rename(partial, final)
+        fsync_directory(final.parent)
+        if partial.parent != final.parent:
+            fsync_directory(partial.parent)
 
 
 def fsync_file(path: Path) -> None:

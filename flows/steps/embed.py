@@ -1,165 +1,157 @@
-"""Profiles as vectors: each text embedded once, users without text pooled from their training items."""
+"""Texts as vectors, one table a set: each text embedded once, users without text pooled from their training items.
+
+What is computed is written down as it goes, a thousand texts at a time; a run that was killed goes on from there. What
+a server was paid for is in the ledger the moment it comes.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flows.settings import PlainMapping, digest
+from flows.embedding_sets import DescribedSet, EmbeddingSet, by_encoder, described
+from flows.settings import digest
+from flows.steps.due_vectors import DueVectors, due_vectors, tables_of_before
+from flows.steps.encoders import keeps_its_replies, may_be_asked_again, opened_encoder, put_aside, set_aside, spent
 from flows.steps.ingest import stamp
-from flows.steps.rows import index_order, sequence_hash, strings, vectors
+from flows.steps.rows import sequence_hash
+from flows.steps.texts import HASH, SetTexts
+from flows.steps.vector_rows import VectorIndex, vector_rows
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
-    from providers import EncoderConfig, EncoderIdentity
-    from warehouse import Snapshot
+    from providers import EncoderConfig
+    from warehouse import Snapshot, SnapshotBuilder, VectorShards
 
 VERSION = 1
+SHARD_TEXTS = 1_024
+
+# hash of a text → (code, detail): why there is no vector of it
+Refused = dict[bytes, tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class Texts:
-    """What there is to embed.
+def embed_profiles(workspace: Workspace, snapshot_id: str, sets: Sequence[EmbeddingSet]) -> str:
+    """Id of a snapshot with the vectors of every set; texts embedded before are not embedded again.
 
-    Attributes:
-        hashes: (kind, entity id) → hash of its text, in index order, items first.
-        texts: hash → text.
-        pooled: user id → hashes of the texts of the training items that are averaged for them.
+    Args:
+        sets: the default one, which models read and the view `embeddings` shows, and any others.
+
+    Raises:
+        What the encoder refuses, and DiskFullError; shards finished before are kept for the next run.
     """
-
-    hashes: dict[tuple[str, str], str]
-    texts: dict[str, str]
-    pooled: dict[str, list[str]]
-
-
-def embed_profiles(workspace: Workspace, snapshot_id: str, settings: PlainMapping) -> str:
-    """Id of a snapshot with a vector for every profile and every user; texts embedded before are not embedded again."""
-    from providers import parse_encoder
-    from warehouse import arrow_table
-
-    upstream = workspace.warehouse.snapshot(snapshot_id)
-    encoder_settings = parse_encoder(settings)
-    identity = encoder_settings.describe()
-    key = embed_key(upstream, identity)
-    if found := workspace.found("embed", key):
+    warehouse = workspace.warehouse
+    upstream = warehouse.snapshot(snapshot_id)
+    asked = described(sets)
+    key = embed_key(upstream, asked)
+    if not may_be_asked_again(workspace, key) and (found := workspace.found("embed", key)):
+        for same in by_encoder(asked):
+            warehouse.vector_shards(same[0].identity.key).remove()
         return found
     started = time.monotonic()
-    texts = collect_texts(upstream)
-    known = known_vectors((upstream, workspace.warehouse.current()), identity, texts)
-    computed = _encoded(workspace, encoder_settings, [hashed for hashed in texts.texts if hashed not in known], texts)
-    workspace.tally.embedded += len(computed)
-    workspace.tally.embeddings_reused += len(known)
-    rows = _vector_rows(texts, known | computed)
-    summary = embed_summary(upstream, identity, texts, rows) | {"computed": len(computed), "reused": len(known)}
-    builder = workspace.warehouse.begin(upstream)
-    table = f"embeddings_{identity.short_name}"
-    builder.replace(table, arrow_table(table, rows))
-    stamp(builder, "embed", key, summary)
-    return workspace.done("embed", workspace.commit(builder), started)
+    builder = warehouse.begin(upstream)
+    for table in tables_of_before(warehouse, upstream) - {one.table for one in asked}:
+        builder.drop_table(table)
+    said: dict[str, dict[str, Any]] = {}
+    aside: dict[tuple[str, str], tuple[str, str]] = {}
+    counted = {"computed": 0, "reused": 0}
+    for same in by_encoder(asked):
+        shards = warehouse.vector_shards(same[0].identity.key)
+        due = due_vectors(warehouse, upstream, same, shards.read())
+        refused = _encode(workspace, same[0].config, due, shards) if len(due.missing) else {}
+        for one, own in zip(same, due.texts, strict=True):
+            rows = vector_rows(own, due.index, one.wanted.pooling)
+            _write(builder, one.table, rows, due.index)
+            said[one.table] = set_summary(upstream, one, own, rows)
+            aside |= _aside(own, refused)
+        counted["computed"] += len(due.missing) - len(refused)
+        counted["reused"] += due.reused
+    put_aside(workspace, builder, upstream, aside)
+    default = asked[0].table
+    builder.default_embeddings(default)
+    summary = {**said[default], **counted, "sets": [said[one.table] for one in asked]}
+    stamp(builder, "embed", key, summary | ({"set_aside": len(aside)} if aside else {}))
+    workspace.tally.embedded += counted["computed"]
+    workspace.tally.embeddings_reused += counted["reused"]
+    snapshot = workspace.commit(builder)
+    for same in by_encoder(asked):
+        warehouse.vector_shards(same[0].identity.key).remove()
+    return workspace.done("embed", snapshot, started)
 
 
-def embed_key(upstream: Snapshot, identity: EncoderIdentity) -> str:
-    """Which profiles by which encoder."""
+def embed_key(upstream: Snapshot, asked: Sequence[DescribedSet]) -> str:
+    """Which profiles by which encoders; the columns that other texts come from are part of the profile stage's key."""
     profile = upstream.stages["profile"]  # retried under an unchanged key, profiles may still have new content
-    return digest("embed", VERSION, profile["key"], profile["summary"]["content"], identity.key)
+    default = asked[0].identity.key
+    others = {
+        one.wanted.name or "": [one.identity.key, one.wanted.texts, one.wanted.pooling]
+        for one in asked
+        if one.wanted.name or not one.wanted.reads_profiles_alone
+    }
+    facts = [others] if others else []
+    return digest("embed", VERSION, profile["key"], profile["summary"]["content"], default, *facts)
 
 
-def collect_texts(snapshot: Snapshot) -> Texts:
-    """Every profile of a snapshot by the hash of its text."""
-    columns = ["kind", "entity_id", "profile", "evidence"]
-    rows = snapshot.read("profiles", columns=columns)
-    read = list(zip(*(rows.column(name).to_pylist() for name in columns), strict=True))
-    spoken = {(kind, entity_id): profile for kind, entity_id, profile, _ in read if profile}
-    order = [
-        (kind, entity_id) for kind in ("item", "user") for entity_id in index_order(e for k, e in spoken if k == kind)
-    ]
-    hashes = {entity: text_hash(spoken[entity]) for entity in order}
-    pooled = {}
-    for kind, user_id, profile, evidence in read:
-        if kind == "user" and not profile:
-            members = [hashes["item", item_id] for item_id in evidence if ("item", item_id) in hashes]
-            if members:
-                pooled[user_id] = sorted(members)
-    return Texts(hashes, {hashes[entity]: spoken[entity] for entity in order}, pooled)
-
-
-def text_hash(text: str) -> str:
-    """sha256 of a text, what its vector is stored under."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def known_vectors(
-    snapshots: Sequence[Snapshot | None], identity: EncoderIdentity, texts: Texts
-) -> dict[str, np.ndarray]:
-    """Vectors of these texts that this very encoder made before."""
-    found: dict[str, np.ndarray] = {}
-    table = f"embeddings_{identity.short_name}"
-    for snapshot in snapshots:
-        made_by = snapshot.stages.get("embed", {}).get("summary", {}).get("encoder_key") if snapshot else None
-        if snapshot is None or made_by != identity.key or table not in snapshot.tables:
-            continue
-        rows = snapshot.read(table, columns=["text_hash", "embedding"])
-        matrix = vectors(rows)
-        for position, hashed in enumerate(strings(rows, "text_hash")):
-            if hashed in texts.texts and hashed not in found:
-                found[hashed] = matrix[position]
-    return found
-
-
-def embed_summary(
-    snapshot: Snapshot, identity: EncoderIdentity, texts: Texts, rows: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What the embed stage says of itself; `semantic_key` names exactly the vectors that models will read."""
-    matrix = rows["embedding"]
-    lines = [f"{kind}\x1f{entity_id}\x1f{hashed}" for kind, entity_id, hashed in _columns_of(rows)]
-    ingest = snapshot.stages["ingest"]["summary"]
+def set_summary(snapshot: Snapshot, one: DescribedSet, texts: SetTexts, rows: Mapping[str, Any]) -> dict[str, Any]:
+    """What the embed stage says of a set; `semantic_key` names exactly the vectors that models will read."""
+    matrix, ingest = rows["embedding"], snapshot.stages["ingest"]["summary"]
+    named = zip(rows["kind"], rows["entity_id"], rows["text_hash"], strict=True)
+    lines = sequence_hash(f"{kind}\x1f{entity_id}\x1f{hashed}" for kind, entity_id, hashed in named)
+    several = {} if one.wanted.reads_profiles_alone else {"texts": one.wanted.texts, "pooling": one.wanted.pooling}
     return {
-        "encoder": identity.model,
-        "encoder_key": identity.key,
-        "short_name": identity.short_name,
-        "dtype": identity.dtype,
+        "encoder": one.identity.model,
+        "encoder_key": one.identity.key,
+        "short_name": one.table.removeprefix("embeddings_"),
+        "dtype": one.identity.dtype,
         "dim": int(matrix.shape[1]) if len(matrix) else 0,
-        "items_with_vector": sum(kind == "item" for kind in rows["kind"]),
-        "users_with_vector": sum(kind == "user" for kind in rows["kind"]),
+        **several,
+        "items_with_vector": rows["kind"].count("item"),
+        "users_with_vector": rows["kind"].count("user"),
         "users_pooled": len(texts.pooled),
-        "semantic_key": digest(identity.key, ingest["items_hash"], ingest["users_hash"], sequence_hash(lines)),
+        "semantic_key": digest(one.identity.key, ingest["items_hash"], ingest["users_hash"], lines),
     }
 
 
-def _columns_of(rows: Mapping[str, Any]) -> zip[tuple[str, str, str]]:
-    return zip(rows["kind"], rows["entity_id"], rows["text_hash"], strict=True)
+def _encode(workspace: Workspace, config: EncoderConfig, due: DueVectors, shards: VectorShards) -> Refused:
+    """Puts the vector of every missing text into the index, each shard on disk before the next one is begun."""
+    pool, order = due.pool, due.missing
+    at_once = len(order) if keeps_its_replies(config) else SHARD_TEXTS
+    refused: Refused = {}
+    workspace.progress.note(f"embed: loading {config.model}")
+    with opened_encoder(workspace, config, len(order), due.index.matrix.shape[1] or None) as encoder:
+        for start in range(0, len(order), at_once):
+            part = order[start : start + at_once]
+
+            def on_progress(done: int, total: int, before: int = start) -> None:
+                workspace.progress.advance("embed texts", before + done, len(order), spent(encoder))
+
+            made = encoder.encode([pool.texts[place] for place in part], on_progress)
+            why = set_aside(encoder)
+            good = np.array([pool.texts[place] not in why for place in part])
+            if good.any() and at_once == SHARD_TEXTS:
+                shards.add(pool.hashes[part[good]], made[good])
+            due.index.put(pool.hashes[part[good]], made[good])
+            refused |= {bytes(pool.hashes[place]): why[pool.texts[place]] for place in part[~good]}
+    return refused
 
 
-def _encoded(workspace: Workspace, settings: EncoderConfig, missing: list[str], texts: Texts) -> dict[str, np.ndarray]:
-    if not missing:
-        return {}
-    workspace.progress.note(f"embed: loading {settings.model}")
-    encoder = settings.open()
+def _write(builder: SnapshotBuilder, table: str, rows: Mapping[str, Any], index: VectorIndex) -> None:
+    """The rows of a set; those that are new in a file of their own, so that a matrix made before reads only them."""
+    from warehouse import arrow_table
 
-    def on_progress(done: int, total: int) -> None:
-        workspace.progress.advance("embed texts", done, total)
-
-    matrix = encoder.encode([texts.texts[hashed] for hashed in missing], on_progress)
-    return dict(zip(missing, matrix, strict=True))
+    old = index.settled(np.array(rows["text_hash"], HASH))
+    whole = arrow_table(table, rows)
+    builder.replace(table, whole.filter(old) if old.any() and not old.all() else whole)
+    if old.any() and not old.all():
+        builder.append(table, whole.filter(~old))
 
 
-def _vector_rows(texts: Texts, by_hash: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Columns of the embeddings table; a pooled user has the unit-length mean of the vectors of their items."""
-    rows: list[tuple[str, str, str, np.ndarray]] = []
-    for (kind, entity_id), hashed in texts.hashes.items():
-        rows.append((kind, entity_id, hashed, by_hash[hashed]))
-    for user_id in index_order(texts.pooled):
-        members = texts.pooled[user_id]
-        mean = np.mean([by_hash[hashed] for hashed in members], axis=0, dtype=np.float64)
-        norm = np.linalg.norm(mean)
-        if norm > 0:
-            unit = np.asarray(mean / norm, np.float32)
-            rows.append(("user", user_id, digest("pooled", members), unit))
-    columns = [[row[place] for row in rows] for place in range(3)]
-    stacked = np.stack([row[3] for row in rows]) if rows else np.zeros((0, 1), np.float32)
-    return {**dict(zip(("kind", "entity_id", "text_hash"), columns, strict=True)), "embedding": stacked}
+def _aside(texts: SetTexts, refused: Refused) -> dict[tuple[str, str], tuple[str, str]]:
+    """(kind, id) → why, for everybody with a text that has no vector; they are masked."""
+    owners = np.repeat(np.arange(len(texts.ids)), np.diff(texts.starts))
+    unmade = np.flatnonzero(np.isin(texts.text_hashes, np.array(list(refused), HASH)))
+    return {
+        (texts.kinds[owners[row]], texts.ids[owners[row]]): refused[bytes(texts.text_hashes[row])] for row in unmade
+    }

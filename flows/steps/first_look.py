@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from flows.settings import PlainMapping, ProfileSettings
+from collections.abc import Sequence
+
+from flows.embedding_sets import EmbeddingSet, described, refuse_unknown_texts
+from flows.settings import ProfileSettings
 from flows.steps.evidence import load_prompts
 from flows.workspace import Workspace
 
@@ -28,12 +31,31 @@ def check_engine(workspace: Workspace, settings: ProfileSettings) -> None:
             pass
 
 
-def check_encoder(settings: PlainMapping) -> None:
-    """Nothing, when the encoder's files are there and may be read; no model is loaded.
+def check_encoders(workspace: Workspace, sets: Sequence[EmbeddingSet]) -> None:
+    """Nothing, when every encoder's files are there and may be read, or it has the cap, price and key it asks for.
+
+    No model is loaded and nothing is asked. An encoder that has made vectors here is not asked for its key again.
 
     Raises:
-        What providers refuses.
+        SettingValueError, and what providers refuses.
     """
-    from providers import parse_encoder
+    from providers import OpenAIEmbeddingsConfig
 
-    parse_encoder(settings).describe()
+    used = {
+        said.get("encoder_key")
+        for snapshot in workspace.warehouse.snapshots()
+        for said in snapshot.stages.get("embed", {}).get("summary", {}).get("sets", ())
+    }
+    for one in described(sets):
+        if isinstance(one.config, OpenAIEmbeddingsConfig) and one.identity.key not in used:
+            one.config.checked_key()
+
+
+def check_texts(workspace: Workspace, snapshot_id: str, sets: Sequence[EmbeddingSet]) -> None:
+    """Nothing, when every text that is to be embedded is a profile or a column of the snapshot.
+
+    Raises:
+        SettingValueError: names the columns there are.
+    """
+    summary = workspace.warehouse.snapshot(snapshot_id).stages["ingest"]["summary"]
+    refuse_unknown_texts(sets, {kind: summary[f"{kind}_columns"] for kind in ("item", "user")})

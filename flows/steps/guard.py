@@ -48,6 +48,8 @@ def refuse_thin_text(snapshot: Snapshot, model: str, required: float) -> None:
         CoverageError: names both numbers.
     """
     n_text = snapshot.stages["profile"]["summary"]["item_profiles"]
+    if "embed" in snapshot.stages:  # a server may have refused some
+        n_text = min(n_text, snapshot.stages["embed"]["summary"]["items_with_vector"])
     n_items = snapshot.stages["ingest"]["summary"]["n_items"]
     if n_text < required * n_items or n_text == 0:
         raise CoverageError(model, n_text, n_items, required)

@@ -53,7 +53,7 @@ def record_comparison(
 
 def run_facts(workspace: Workspace) -> dict[str, Any]:
     """What this run did and what it cost, as the report shows it."""
-    return {"run_id": workspace.run_id, **asdict(workspace.tally)}
+    return {"run_id": workspace.run_id, **asdict(workspace.tally), **workspace.tally.totals()}
 
 
 def asked_facts(workspace: Workspace, settings: Settings) -> dict[str, Any]:
@@ -84,10 +84,10 @@ def append_run(workspace: Workspace, builder: SnapshotBuilder, settings: Setting
     builder.append("runs", arrow_rows("runs", [row]))
     if not (workspace.warehouse.root / "ledger.sqlite").exists():
         return None
-    with workspace.warehouse.ledger(read_only=not workspace.tally.calls) as ledger:
+    with workspace.warehouse.ledger(read_only=not workspace.tally.has_paid) as ledger:
         calls = ledger.calls()
         if calls.num_rows:
             builder.replace("llm_calls", calls)
-        if workspace.tally.calls:
+        if workspace.tally.has_paid:
             ledger.backup()
         return ledger.mark()

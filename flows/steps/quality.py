@@ -20,7 +20,7 @@ def refuse_bad_data(workspace: Workspace, snapshot_id: str, settings: QualitySet
     """
     from warehouse import drift, findings
 
-    with workspace.warehouse.catalogue(workspace.warehouse.snapshot(snapshot_id)) as catalogue:
+    with workspace.warehouse.catalogue(workspace.warehouse.snapshot(snapshot_id).doubting()) as catalogue:
         found = [finding for finding in findings(catalogue) if finding.check.name not in settings.tolerate]
         moved = drift(catalogue)
     for finding in found:

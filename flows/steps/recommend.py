@@ -42,7 +42,7 @@ def recommend_items(workspace: Workspace, snapshot_id: str, model: PlannedModel,
     run_rec_models(model.label, arguments, bundle / "recommend.log", lambda event: None)
     with np.load(lists, allow_pickle=False) as stored:
         items, scores = stored["item_index"], stored["score"]
-    rows = recommendation_rows(workspace.warehouse, upstream, items, scores)
+    rows = recommendation_rows(workspace.warehouse, upstream.doubting(), items, scores)
     n_rows = len(rows["user_id"])
     rows |= {"model": [model.model_id] * n_rows, "snapshot": [upstream.id] * n_rows, "variant": [model.label] * n_rows}
     builder = workspace.warehouse.begin(upstream)

@@ -21,6 +21,7 @@ class ModelScore:
     """One model over its seeds: means of its metrics, and how it was trained.
 
     Attributes:
+        provenance: what stood in for texts that the model asks for.
         intervals: 95 % of the test means over users, for the metrics at the cut-off that selects.
         spread: standard deviation of the test means over seeds; empty where there is one seed.
     """
@@ -36,6 +37,7 @@ class ModelScore:
     seconds_per_epoch: float | None
     best_epoch: float
     epochs: float
+    provenance: dict[str, str] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     spread: dict[str, float] = field(default_factory=dict)
 
@@ -155,6 +157,7 @@ def _score(warehouse: Warehouse, seeds: Sequence[PlannedModel], select_by: str) 
         seconds_per_epoch=sum(per_epoch) / len(per_epoch) if per_epoch else None,
         best_epoch=sum(metrics["best_epoch"] for metrics in found) / len(found),
         epochs=sum(metrics["epochs"] for metrics in found) / len(found),
+        provenance=found[0].get("provenance", {}),
         intervals={name: interval(per_user_values(warehouse, seeds, name)[1]) for name in sorted(shown)},
         spread=_spread([metrics["test"] for metrics in found]),
     )

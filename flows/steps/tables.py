@@ -141,6 +141,8 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
             "Differences are paired over users; p of a two-sided paired t-test, Holm-corrected for "
             f"{len(comparison.differences)} comparison(s)."
         )
+    for score in comparison.scores:
+        notes += [f"{score.label}: {what}: {whose}." for what, whose in score.provenance.items()]
     if comparison.not_run:
         notes.append(f"{NOT_RUN}: asked for, and not trained when this table was made.")
     return tuple(notes)

@@ -164,6 +164,7 @@ def train_model(
         refuse_thin_text(snapshot, model.label, profiles.min_coverage)
     if is_trained(warehouse, model.model_id):
         return model.model_id
+    snapshot = snapshot.doubting()
     if model.reads_language:
         _check_language(workspace, snapshot, profiles)
     partial = warehouse.inside("models", f"{model.model_id}.partial")
@@ -313,7 +314,10 @@ def _describe(directory: Path, snapshot: Snapshot, model: PlannedModel, metrics:
     id_map = arrow_table(None, {"kind": kinds, "index": indices, "id": ids["users"] + ids["items"]})
     (directory / "id_map.parquet").unlink(missing_ok=True)
     write_parquet(directory / "id_map.parquet", id_map)
-    figures = "\n".join(f"* test {name}: {value:.4f}" for name, value in metrics["test"].items())
+    figures = "\n".join(
+        [f"* test {name}: {value:.4f}" for name, value in metrics["test"].items()]
+        + [f"* {what}: {whose}" for what, whose in metrics.get("provenance", {}).items()]
+    )
     text = (
         f"# {model.label}, seed {model.seed}\n\nModel `{model.model_id}`, trained on snapshot `{snapshot.id}` "
         f"under protocol `{metrics['protocol']}`.\n\n{figures}\n\n`checkpoint/` holds weights (safetensors), "

@@ -2,50 +2,95 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from pydantic import Field, NonNegativeFloat, model_validator
+from torch import Tensor
 
-from rec_models.blocks import Init, linear, rows_times
-from rec_models.errors import MissingSemanticMatrixError
 from rec_models.gaussians import DiagonalGaussian
+from rec_models.information import Information
 from rec_models.interactions import UserBatch
-from rec_models.matching import MDDM, Fuse, Matching, fuse
-from rec_models.recommender import GradientRecommender, RecommenderConfig, VariationalEncoderDecoder
-from rec_models.semantic import Language, ModelInputs, SemanticMatrix, under_control
+from rec_models.matching import MDDM, Fuse, Fusion, Matching
+from rec_models.meta_network import MetaNetwork, MetaNetworkConfig
+from rec_models.recommender import GradientRecommender, ParameterGroup, RecommenderConfig, VariationalRecommender
+from rec_models.semantic import Language, ModelInputs, SemanticMatrix, language_of
 
 if TYPE_CHECKING:
     from rec_models.models import VariationalConfig
 
 
-class MetaNetworkConfig(BaseModel):
-    """Settings of the probabilistic meta-network, which maps text to a Gaussian in the base's latent space.
+class DMRec(GradientRecommender):
+    """DMRec on any base with a diagonal posterior.
 
-    Attributes:
-        reads: `full` sums the vectors of the user's items and the user's own; the others are the paper's ablation
-            "without meta-network" in its two readings.
-        pool: how item vectors are pooled; `sum` grows with activity, `sqrt` and `mean` tame that.
-        unit_inputs: scale the pooled vector to unit length before the first layer.
+    Source: DMRec equations 2, 7, 10/13/15, 18 and 19.
+    Deviations: follows the released code where the two differ (additive fusion in training and inference, the
+    meta-network sees the same dropped rows as the encoder, early stopping counts evaluations); each matching documents
+    its own. Only Mult-VAE was released as a base; on CVGA the meta-network reads rows dropped at CVGA's rate, on
+    L-DiffRec the fused latent is what is diffused and decoded. The divergence is weighted as the base weighs its own KL
+    (`matching_weight`): 1 for Mult-VAE, as in paper and code.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    def __init__(
+        self, config: DMRecConfig, collaborative: VariationalRecommender, items: SemanticMatrix, users: SemanticMatrix
+    ) -> None:
+        super().__init__()
+        self.config, self.collaborative = config, collaborative
+        latent_dim, clamp = collaborative.latent_dim, collaborative.clamp_log_variance
+        self.meta_network = MetaNetwork(config.meta_network, items, users, latent_dim, clamp)
+        self.fuse = Fusion(config.fuse, latent_dim if config.gate else None)
 
-    hidden_dim: int = Field(default=600, ge=1)
-    reads: Literal["full", "user_only", "items_only"] = "full"
-    pool: Literal["sum", "mean", "sqrt"] = "sum"
-    unit_inputs: bool = False
-    init: Init = "torch_default"
+    def loss(self, batch: UserBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
+        """The base's likelihood at a draw from the fused posterior, and the weighted matching divergence."""
+        source, rows = self.collaborative.encode(batch, rng)  # q_phi(z | x), equation 2
+        language = self.meta_network(rows)  # p_varphi(z | s), equation 7
+        fused = self.fuse(source, language)
+        likelihood = self.collaborative.likelihood(fused.sample(rng), batch, rng, step)  # L_rec, equation 18
+        matching = self.config.matching.divergence(fused, source, language, rng).mean()  # L_DM, equation 10, 13 or 15
+        return likelihood | {"matching": self.matching_weight(step, len(batch)) * matching}  # L, equation 19
+
+    def scores(self, batch: UserBatch) -> Tensor:
+        """(batch, n_items) logits of the point of the decoded distribution."""
+        return self.collaborative.decode(self.collaborative.point(self.posteriors(batch)[0]))
+
+    def posteriors(self, batch: UserBatch) -> tuple[DiagonalGaussian, DiagonalGaussian, DiagonalGaussian]:
+        """(fused, collaborative, language) posteriors of clean rows, as inference decodes them."""
+        source, rows = self.collaborative.encode(batch, None)
+        language = self.meta_network(rows)
+        return self.fuse(source, language), source, language
+
+    def matching_weight(self, step: int, batch_size: int) -> float:
+        """What the matching is multiplied by at an optimiser step."""
+        weight = self.config.matching_weight
+        if weight == "base":
+            return self.collaborative.divergence_weight(step, batch_size)
+        return 1 / batch_size if weight == "1/B" else weight
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Those of the base, and the language side at the learning rate of `training`."""
+        language = [*self.meta_network.parameters(), *self.fuse.parameters()]
+        return [*self.collaborative.parameter_groups(), ParameterGroup("language", language)]
+
+    def diagnostics(self, batches: Iterable[UserBatch]) -> dict[str, float]:
+        """Both divergences of the fused posterior, and the two mutual informations of equation 16; nats."""
+        information = Information()
+        for batch in batches:
+            fused, _, language = self.posteriors(batch)
+            information.add(fused, language)
+        return information.means()
 
 
 class DMRecConfig(RecommenderConfig):
     """Settings of DMRec on a variational base.
 
     Attributes:
-        base: the collaborative model, with its own settings; its `kl_weight` scales the whole divergence.
+        base: the collaborative model, with its own settings.
         matching: `godm`, `cpdm`, `mddm` or `none`, with its own settings.
+        matching_weight: weight of the whole divergence: `base` as the base weighs its own KL, annealing included;
+            `1/B` one over the users of the batch; or a number.
         fuse: what is decoded; see `rec_models.matching.fuse`.
+        gate: learn for each latent dimension how much of the language branch is added; begins at 1.
         language: `profiles`, or a control that carries no meaning: `shuffled` texts, `random` vectors.
     """
 
@@ -55,16 +100,21 @@ class DMRecConfig(RecommenderConfig):
     name: Literal["dmrec"] = "dmrec"
     base: VariationalConfig = Field(default_factory=lambda: _default_base())
     matching: Matching = MDDM()
+    matching_weight: NonNegativeFloat | Literal["base", "1/B"] = "base"
     fuse: Fuse = "add"
+    gate: bool = False
     meta_network: MetaNetworkConfig = MetaNetworkConfig()
     language: Language = "profiles"
 
+    @model_validator(mode="after")
+    def _gate_has_a_branch(self) -> DMRecConfig:
+        if self.gate and self.fuse == "none":
+            raise ValueError('`gate` weighs what `fuse` adds, and `fuse = "none"` adds nothing')
+        return self
+
     def build(self, inputs: ModelInputs) -> DMRec:
         """The untrained model around a freshly built base."""
-        for name in ("items", "users"):
-            if name not in inputs.semantic:
-                raise MissingSemanticMatrixError(self.name, name, sorted(inputs.semantic))
-        items, users = under_control(inputs.semantic["items"], inputs.semantic["users"], self.language, inputs)
+        items, users = language_of(self.name, inputs, self.language)
         return DMRec(self, self.base.build(inputs), items, users)
 
 
@@ -72,95 +122,3 @@ def _default_base() -> VariationalConfig:
     from rec_models.models import MultVAEConfig  # the union is closed after this module is defined
 
     return MultVAEConfig()
-
-
-class MetaNetwork(nn.Module):
-    """(batch, latent) language posterior from a user's rows and text.
-
-    Source: DMRec equation 7 and the sentence after it.
-    Deviations: torch's default initialisation, as in the code; the paper says Xavier (`init`). The pooled vector is the
-    plain sum, as in both; `pool` and `unit_inputs` are ours.
-    """
-
-    item_vectors: Tensor
-    user_vectors: Tensor
-    item_present: Tensor
-
-    def __init__(
-        self,
-        config: MetaNetworkConfig,
-        items: SemanticMatrix,
-        users: SemanticMatrix,
-        latent_dim: int,
-        clamp: float | None,
-    ) -> None:
-        super().__init__()
-        self.config, self.clamp = config, clamp
-        # Frozen and shared with the memory map they came from: never part of a checkpoint.
-        self.register_buffer("item_vectors", items.vectors, persistent=False)
-        self.register_buffer("user_vectors", users.vectors, persistent=False)
-        self.register_buffer("item_present", items.present.float(), persistent=False)
-        self.hidden = linear(items.dim, config.hidden_dim, config.init)
-        self.moments = linear(config.hidden_dim, 2 * latent_dim, config.init)
-
-    def gathered(self, batch: UserBatch) -> Tensor:
-        """(batch, embedding) the text of the user's items, pooled, plus the user's own."""
-        own = self.user_vectors[batch.users].float()
-        if self.config.reads == "user_only":
-            return own
-        pooled = rows_times(batch, self.item_vectors).float()
-        if self.config.pool != "sum":
-            mass = torch.zeros(len(batch), dtype=pooled.dtype, device=pooled.device)
-            mass.index_add_(0, batch.rows, batch.values * self.item_present[batch.items])
-            mass = mass.clamp_min(1.0)[:, None]
-            pooled = pooled / (mass if self.config.pool == "mean" else mass.sqrt())
-        return pooled if self.config.reads == "items_only" else pooled + own
-
-    def forward(self, batch: UserBatch) -> DiagonalGaussian:
-        """The language posterior of each user in the batch."""
-        text = self.gathered(batch)
-        if self.config.unit_inputs:
-            text = nn.functional.normalize(text, dim=-1)
-        return DiagonalGaussian.from_halves(self.moments(torch.tanh(self.hidden(text))), self.clamp)
-
-
-class DMRec(GradientRecommender):
-    """DMRec on any base with a diagonal posterior.
-
-    Source: DMRec equations 7-15 and 18.
-    Deviations: follows the released code where the two differ (additive fusion in training and inference, the
-    meta-network sees the same dropped rows as the encoder, early stopping counts evaluations); each matching documents
-    its own. The divergence is scaled by the base's `kl_weight`, 1 in paper and code.
-    """
-
-    def __init__(
-        self, config: DMRecConfig, collaborative: GradientRecommender, items: SemanticMatrix, users: SemanticMatrix
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.collaborative = collaborative
-        self.meta_network = MetaNetwork(
-            config.meta_network, items, users, self._variational.latent_dim, config.base.clamp_log_variance
-        )
-
-    @property
-    def _variational(self) -> VariationalEncoderDecoder:
-        return cast(VariationalEncoderDecoder, self.collaborative)
-
-    def posteriors(self, rows: UserBatch) -> tuple[DiagonalGaussian, DiagonalGaussian, DiagonalGaussian]:
-        """(fused, collaborative, language) posteriors for rows as the base corrupts or cleans them."""
-        source, language = self._variational.encode(rows), self.meta_network(rows)
-        return fuse(source, language, self.config.fuse), source, language
-
-    def loss(self, batch: UserBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
-        """Reconstruction from the fused posterior, and the weighted matching divergence."""
-        fused, source, language = self.posteriors(self._variational.corrupt(batch, rng))
-        divergence = self.config.matching.divergence(fused, source, language, rng).mean()
-        return {
-            "reconstruction": self._variational.reconstruction(fused.sample(rng), batch),
-            "matching": self._variational.kl_scale(step) * divergence,
-        }
-
-    def scores(self, batch: UserBatch) -> Tensor:
-        """(batch, n_items) logits of the mean of the decoded distribution."""
-        return self._variational.decode(self.posteriors(self._variational.clean(batch))[0].mean)

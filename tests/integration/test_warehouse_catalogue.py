@@ -149,7 +149,7 @@ ESCAPES = [
 
 
 @pytest.mark.parametrize("escape", ESCAPES)
-def test_nothing_outside_the_snapshot_is_read_and_nothing_at_all_is_written(catalogue, published, tmp_path, escape):
+def test_S8_nothing_outside_the_snapshot_is_read_and_nothing_at_all_is_written(catalogue, published, tmp_path, escape):
     (tmp_path / "secret.csv").write_text("a\n1\n")
     (tmp_path / "link").symlink_to("/etc/passwd")
     pinned = published.current().tables["items"][0].path

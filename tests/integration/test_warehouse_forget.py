@@ -93,6 +93,26 @@ def test_forgetting_takes_the_replies_and_keeps_what_they_cost(tmp_path):
     assert len(warehouse.snapshots()) == 1
 
 
+def test_words_that_went_on_into_another_users_profile_go_too(tmp_path):
+    warehouse = publish(tmp_path)
+    with warehouse.lock():
+        builder = warehouse.begin(warehouse.current())
+        rows = warehouse.current().read("profiles").to_pylist()
+        changed = {
+            ("item", "1"): {"evidence": ["u"], "profile": WORDS, "request_key": "1"},
+            ("user", "v"): {"evidence": ["1"], "profile": f"says {WORDS}", "request_key": "2"},
+            ("user", "w"): {"evidence": ["2"], "profile": "says nothing", "request_key": "3"},
+        }
+        told = [{**row, **changed.get((row["kind"], row["entity_id"]), {})} for row in rows]
+        builder.replace("profiles", arrow_rows("profiles", told))
+        warehouse.publish(builder.commit())
+        removal = forget_user(warehouse, "u")
+    assert (removal.items, removal.users) == (("1",), ("v",))
+    left = warehouse.current().read("profiles").to_pylist()
+    assert [row["entity_id"] for row in left if row["kind"] == "user"] == ["w"]
+    assert holds(tmp_path, WORDS) == []
+
+
 def test_a_user_nobody_knows_changes_nothing(tmp_path):
     warehouse = publish(tmp_path)
     before = [snapshot.id for snapshot in warehouse.snapshots()]
@@ -126,10 +146,11 @@ def test_forgetting_that_was_cut_short_is_finished_by_the_same_call(tmp_path, mo
     assert "u" not in now.read("users")["user_id"].to_pylist()
 
 
-def test_pinned_readers_see_their_version_through_commits_and_collections(tmp_path):
-    """T-C5 in small: readers pin once, the writer publishes and collects as hard as it can."""
+@pytest.mark.parametrize(("readers", "commits"), [(4, 12), pytest.param(10, 100, marks=pytest.mark.full)])
+def test_T_C5_pinned_readers_see_their_version_through_commits_and_collections(tmp_path, readers, commits):
+    """Readers pin once, the writer publishes and collects as hard as it can."""
     warehouse = publish(tmp_path)
-    ended, faults, queries = threading.Event(), [], [0] * 4
+    ended, faults, queries = threading.Event(), [], [0] * readers
 
     def read(place: int) -> None:
         reader = Warehouse(tmp_path)
@@ -148,7 +169,7 @@ def test_pinned_readers_see_their_version_through_commits_and_collections(tmp_pa
         thread.start()
     try:
         with warehouse.lock():
-            for number in range(12):
+            for number in range(commits):
                 current = warehouse.current()
                 assert current is not None
                 builder = warehouse.begin(current)
@@ -162,6 +183,7 @@ def test_pinned_readers_see_their_version_through_commits_and_collections(tmp_pa
             thread.join()
     assert not faults, "\n".join(map(repr, faults))
     assert min(queries) > 0
+    print(f"T-C5: {readers} readers, {commits} commits each with a collection, {sum(queries)} queries, 0 faults")
     with warehouse.lock():
         warehouse.gc(keep=1, min_age_s=0)
     (last,) = warehouse.snapshots()

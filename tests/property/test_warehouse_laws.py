@@ -18,8 +18,10 @@ from warehouse import (
     UnsafePathError,
     Warehouse,
     arrow_table,
+    atomic_write,
     canonical_json,
     check_door,
+    make_directory,
     pack_entities,
     sql_identifier,
     unpack_attributes,
@@ -64,9 +66,10 @@ def one_connection():
     return connection
 
 
-@settings(max_examples=300)
-@given(st.text(max_size=80) | st.from_regex(r"[a-z][a-z0-9_]{0,62}", fullmatch=True))
-def test_S7_a_name_is_refused_or_is_the_identifier_it_says(one_connection, name):
+identifiers = st.text(max_size=80) | st.from_regex(r"[a-z][a-z0-9_]{0,62}", fullmatch=True)
+
+
+def refused_or_itself(one_connection: duckdb.DuckDBPyConnection, name: str) -> None:
     try:
         sql_identifier(name)
     except IdentifierError:
@@ -77,8 +80,48 @@ def test_S7_a_name_is_refused_or_is_the_identifier_it_says(one_connection, name)
     assert cursor.sql("SELECT x FROM canary_of_the_test").fetchall() == [(1,)]
 
 
+@settings(max_examples=300)
+@given(identifiers)
+def test_S7_a_name_is_refused_or_is_the_identifier_it_says(one_connection, name):
+    refused_or_itself(one_connection, name)
+
+
+@pytest.mark.full
+@settings(max_examples=5_000)
+@given(identifiers)
+def test_S7_five_thousand_names(one_connection, name):
+    refused_or_itself(one_connection, name)
+
+
+odd_names = st.text(max_size=140) | st.text(alphabet="./\\~*?[]\0aA-_", max_size=12)
+
+
+@pytest.mark.full
+def test_S9_nothing_is_written_outside_under_any_of_two_thousand_names(tmp_path):
+    root = tmp_path / "outer" / "w"
+    warehouse = Warehouse(root)
+    taken = []
+
+    @settings(max_examples=2_000)
+    @given(odd_names | st.sampled_from(["..", "CON", "nul.txt", "～", "a" * 300, "a\0b", "．．／", "-rf", "a/../../b"]))
+    def write(name: str) -> None:
+        try:
+            path = warehouse.inside("models", name)
+        except UnsafePathError:
+            return
+        make_directory(path)
+        atomic_write(path / "written", b"x")
+        taken.append(name)
+
+    write()
+    outside = [path for path in tmp_path.rglob("*") if not path.is_relative_to(root) and path != root.parent]
+    assert outside == []
+    assert {path.name for path in (root / "models").iterdir()} == set(taken)
+    print(f"S9: 2,000 names, {len(set(taken))} of them plain and inside, 0 files outside")
+
+
 @settings(max_examples=500)
-@given(st.text(max_size=140) | st.text(alphabet="./\\~*?[]\0aA-_", max_size=12))
+@given(odd_names)
 def test_S9_a_path_is_refused_or_stays_inside(name):
     root = Path("/warehouse-of-the-test")
     try:

@@ -43,9 +43,16 @@ root = "w"
 
 def start_profile(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """`semalign profile` in a process of its own, as a user would start it; `environment` adds to that of the test."""
+    return start("profile", folder, *arguments, environment=environment)
+
+
+def start(
+    command: str, folder: Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """The same for any command."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **(environment or {})}
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "profile", "--json", *arguments],
+        [sys.executable, "-m", "flows.cli", command, "--json", *arguments],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,

@@ -67,7 +67,8 @@ def failure(status: int, code: str = "error", message: str = "no", **headers: st
 
 def question_of(asked: Mapping[str, Any]) -> str:
     """One name for one question, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(asked["messages"], sort_keys=True).encode()).hexdigest()
+    said = asked["messages"] if "messages" in asked else asked["input"]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 Script = Callable[[int, Mapping[str, Any]], Reply]

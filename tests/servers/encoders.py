@@ -18,3 +18,9 @@ class StandInEncoder:
 
     def open(self) -> Self:
         return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None

@@ -1,4 +1,4 @@
-"""A disk that fails or is slow, for one process and the ledger's files alone: a library loaded before all others."""
+"""A disk that fails or is slow, for one process and some of its files: a library loaded before all others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ static int watched(int fd) {
     ssize_t n = readlink(link, path, sizeof path - 1);
     if (n <= 0) return 0;
     path[n] = 0;
-    return strstr(path, "ledger.sqlite") != NULL;
+    const char *part = getenv("DISK_WATCH");
+    return strstr(path, part ? part : "ledger.sqlite") != NULL;
 }
 
 /* 1 when this call must fail; counted over all threads, told to whoever reads the log */
@@ -108,17 +109,20 @@ def environment(
     stays_broken: bool = False,
     errno: int = 0,
     sync_ms: int = 0,
+    watch: str = "ledger.sqlite",
 ) -> dict[str, str]:
     """What a process on such a disk has in its environment.
 
     Args:
-        fails_at: number of the write, truncation or sync of the ledger's files that fails, from 1; 0 none.
+        watch: what the path of a file holds that may fail.
+        fails_at: number of the write, truncation or sync of the watched files that fails, from 1; 0 none.
         stays_broken: all that come after it fail as well.
         sync_ms: how much longer every sync takes.
         log: gets a line for each, "<number> write|truncate|sync[ failed]".
     """
     return {
         "LD_PRELOAD": str(library),
+        "DISK_WATCH": watch,
         "DISK_LOG": str(log),
         "DISK_FAILS_AT": str(fails_at),
         "DISK_STAYS_BROKEN": str(int(stays_broken)),

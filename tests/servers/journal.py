@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +46,7 @@ class MemoryJournal:
         self.bodies: dict[str, bytes] = {}
         self.intents: Counter[str] = Counter()
         self.batches = MemoryBatches(self)
+        self.embedded = MemoryEmbedded(self)
         self.worst: dict[tuple[str, int], tuple[int | None, float | None]] = {}
         self.today = StoredTotal()
         self._lock = threading.Lock()
@@ -84,6 +85,24 @@ class MemoryJournal:
 
     def committed(self, since_us: int = 0) -> StoredTotal:
         return self.today
+
+
+class MemoryEmbedded:
+    """Meets providers.EmbeddedBook."""
+
+    def __init__(self, journal: MemoryJournal) -> None:
+        self._journal = journal
+        self._places: list[tuple[str, str, str, int]] = []
+
+    def enlist(self, encoder: str, calls: Iterable[tuple[str, Sequence[str]]]) -> None:
+        self._places += [(encoder, hashed, key, place) for key, hashes in calls for place, hashed in enumerate(hashes)]
+
+    def find(self, encoder: str, text_hashes: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
+        wanted, found = set(text_hashes), {}
+        for of, hashed, key, place in self._places:
+            if of == encoder and hashed in wanted and key in self._journal.bodies:
+                found.setdefault(key, []).append((hashed, place))
+        return found
 
 
 @dataclass

@@ -59,8 +59,8 @@ def write_random_gguf(path: Path, seed: int = 0) -> Path:
 
 
 @contextmanager
-def llama_server(directory: Path) -> Iterator[str]:
-    """The base_url of a running llama.cpp server; it ends with the block."""
+def llama_server(directory: Path, *, embedding: bool = False) -> Iterator[str]:
+    """The base_url of a running llama.cpp server; it ends with the block. `embedding` makes vectors its only trade."""
     import xllamacpp
 
     parameters = xllamacpp.CommonParams()
@@ -70,6 +70,9 @@ def llama_server(directory: Path) -> Iterator[str]:
     parameters.cpuparams.n_threads = 1
     parameters.cpuparams_batch.n_threads = 1
     parameters.warmup = False
+    if embedding:
+        parameters.embedding = True
+        parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     parameters.hostnames = ["127.0.0.1"]
     parameters.port = 0
     server = xllamacpp.Server(parameters)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flows.steps.scores import Difference, holm, interval
+from flows.cli_models import show_comparison
+from flows.cli_options import Options
+from flows.steps.scores import Comparison, Difference, ModelScore, holm, interval
 
 
 def gain(model: str, p_value: float) -> Difference:
@@ -31,3 +33,11 @@ def test_the_interval_of_a_mean_holds_it_and_is_the_same_every_time():
     low, high = interval(values)
     assert low < values.mean() < high
     assert (low, high) == interval(values)
+
+
+def test_what_stands_in_for_a_language_model_is_said_below_the_table(capsys):
+    means = {"recall@20": 0.2}
+    whose = {"edges": "surrogate edges, from embeddings"}
+    score = ModelScore("llmrec", "baseline", "llmrec", ["0" * 16], True, means, means, 9.0, 1.0, 3.0, 9.0, whose)
+    show_comparison(Options(), Comparison([score], [], "attributes", "random", "dmrec", "recall@20", 1), {}, {})
+    assert "llmrec: edges: surrogate edges, from embeddings" in capsys.readouterr().out

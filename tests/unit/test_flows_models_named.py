@@ -63,6 +63,12 @@ def test_another_matching_drops_the_options_of_the_one_it_replaces():
     assert choice.mapping["matching"] == {"name": "godm"}
 
 
+def test_another_base_is_a_name_and_drops_the_options_of_the_one_it_replaces():
+    plain, weighed = choices_of(["dmrec@base.name=cvga,dmrec@base.name=cvga;base.kl_weight=1/B"], [], SETTINGS)
+    assert plain.mapping["base"] == {"name": "cvga"}
+    assert weighed.mapping["base"] == {"name": "cvga", "kl_weight": "1/B"}
+
+
 def test_a_grid_is_the_first_models_unless_it_names_another():
     assert labels(["dmrec,ease"], ["matching.beta=0.3,0.5", "ease:regularization=10,20"]) == [
         "dmrec@matching.beta=0.3",

@@ -36,6 +36,7 @@ def score(label: str, recall: float, ids: list[str], role: str = "baseline") -> 
         seconds_per_epoch=0.25,
         best_epoch=12.0,
         epochs=30.0,
+        provenance={"edges": "surrogate edges"} if role == "model" else {},
         intervals={"recall@20": (recall - 0.01, recall + 0.01)},
         spread={"recall@20": 0.002},
     )
@@ -80,7 +81,19 @@ class Cells(HTMLParser):
 @pytest.mark.parametrize("format_name", FORMATS[1:])
 def test_every_format_names_sources_split_protocol_models_runs_and_what_was_not_run(format_name):
     text = text_of(format_name, not_run=("cvga",))
-    for word in ("attributes", "screen of 50", "dmrec", "00000007-ab", "a1", "b1", "run-1", "run-2", "cvga", "not run"):
+    for word in (
+        "attributes",
+        "screen of 50",
+        "dmrec",
+        "00000007-ab",
+        "a1",
+        "b1",
+        "run-1",
+        "run-2",
+        "cvga",
+        "not run",
+        "surrogate",
+    ):
         plain = re.sub(r"\\(?=[^a-z])", "", text)
         assert word in plain, word
     assert "0.15" in text and "1 of 2" in text and "0 of 2" in text

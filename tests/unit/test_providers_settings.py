@@ -153,6 +153,8 @@ def test_every_error_survives_pickling_and_speaks_a_sentence():
         providers.BadModelFileError: (Path("m.gguf"), "no such file"),
         providers.MissingExtraError: ("xllamacpp", "local-llm"),
         providers.BadVectorError: ("e", (1, 2)),
+        providers.EncoderMemoryError: ("e", "cuda", 512),
+        providers.WrongWidthError: ("m", 8, "got 9"),
     }
     exported = {value for value in vars(providers).values() if isinstance(value, type) and issubclass(value, Exception)}
     assert exported - {ProviderError, providers.StoppedEarlyError} == set(facts)

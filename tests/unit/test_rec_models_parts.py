@@ -14,6 +14,9 @@ from rec_models.interactions import ResidentInteractions
 from rec_models.losses import decoded_multinomial_nll, multinomial_nll
 from rec_models.semantic import ModelInputs, SemanticMatrix, pooled_users, under_control
 
+KNOWN = ["popularity", "ease", "mult_vae", "cvga", "l_diffrec", "dmrec"]
+KNOWN += ["lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star"]
+
 
 @pytest.fixture
 def three_users():
@@ -185,12 +188,12 @@ def test_comparison_refuses_what_cannot_be_paired(a, b):
 
 
 def test_catalogue_names_every_model_with_its_paper():
-    assert [card.name for card in catalogue()] == ["popularity", "ease", "mult_vae", "dmrec"]
+    assert [card.name for card in catalogue()] == KNOWN
     assert all(card.paper for card in catalogue())
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones():
-    with pytest.raises(UnknownModelError, match=r"'dmrek'; known: popularity, ease, mult_vae, dmrec"):
+    with pytest.raises(UnknownModelError, match=f"'dmrek'; known: {', '.join(KNOWN)}"):
         parse_config({"name": "dmrek"})
 
 
@@ -199,6 +202,23 @@ def test_a_misspelt_option_is_answered_with_the_nearest():
         parse_config({"name": "mult_vae", "latent_dimm": 3})
     with pytest.raises(ModelSettingsError, match=r"\[training\].*batch_size"):
         parse_training({"batch_size": 0})
+
+
+@pytest.mark.parametrize(
+    ("branch", "sentence"),
+    [
+        (
+            {"base": {"name": "cvga", "hidden_dim": 3}},
+            r"unknown option `base\.hidden_dim` \(did you mean `latent_dim`\?\)",
+        ),
+        ({"matching": {"name": "mddm", "bta": 1}}, r"unknown option `matching\.bta` \(did you mean `beta`\?\)"),
+        ({"meta_network": {"pool": "x"}}, r"`meta_network\.pool`: Input should be 'sum', 'mean' or 'sqrt', got 'x'"),
+        ({"base": {"name": "cvgaa"}}, r"`base`: .*'mult_vae', 'cvga', 'l_diffrec'"),
+    ],
+)
+def test_an_option_of_a_part_is_answered_with_the_parts_own_options_as_a_file_spells_them(branch, sentence):
+    with pytest.raises(ModelSettingsError, match=sentence):
+        parse_config({"name": "dmrec"} | branch)
 
 
 @pytest.mark.parametrize(

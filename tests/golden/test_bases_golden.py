@@ -1,0 +1,77 @@
+"""Frozen numbers of every base, alone and inside DMRec, on a tiny seeded set.
+
+Provenance: these models at the commit that added this file, torch 2.13 on a CPU, one thread. They are no reference
+of anybody else's: they say that a change moved a number, and whoever moved it says why in the changelog.
+"""
+
+import numpy as np
+import pytest
+import torch
+
+from rec_models.evaluation import EvaluationConfig, evaluate
+from rec_models.interactions import InteractionMatrix, ResidentInteractions
+from rec_models.models import CVGAConfig, DMRecConfig, LDiffRecConfig, MultVAEConfig
+from rec_models.semantic import ModelInputs, SemanticMatrix, pooled_users
+
+SEED, N_USERS, N_ITEMS, STEPS = 2024, 60, 40, 60
+BASES = {
+    "mult_vae": MultVAEConfig(hidden_dim=24, latent_dim=8),
+    "cvga": CVGAConfig(latent_dim=8, kl_weight=0.2),
+    "l_diffrec": LDiffRecConfig(
+        clusters=2, latent_dim=8, denoiser_hidden_dim=16, learning_rate=None, denoiser_learning_rate=None
+    ),
+}
+# name -> (reconstruction in nats a user, Recall@10 on the held-out items)
+GOLDEN = {
+    "mult_vae": (23.0536, 0.7179),
+    "dmrec on mult_vae": (21.1961, 0.7963),
+    "cvga": (25.0550, 0.4400),
+    "dmrec on cvga": (19.9879, 0.7809),
+    "l_diffrec": (25.2021, 0.4183),
+    "dmrec on l_diffrec": (25.0705, 0.4344),
+}
+
+
+@pytest.fixture(scope="module")
+def world():
+    rng = np.random.default_rng(SEED)
+    taste, kind = rng.normal(size=(N_USERS, 3)), rng.normal(size=(N_ITEMS, 3))
+    likely = np.argsort(-(taste @ kind.T + rng.normal(0, 0.5, (N_USERS, N_ITEMS))), axis=1)[:, :10]
+    held_out = rng.random(likely.shape) < 0.3
+    users = np.broadcast_to(np.arange(N_USERS)[:, None], likely.shape)
+    train, test = (
+        InteractionMatrix.from_pairs(users[part], likely[part], None, n_users=N_USERS, n_items=N_ITEMS)
+        for part in (~held_out, held_out)
+    )
+    vectors = torch.from_numpy(kind.astype(np.float32))
+    items = SemanticMatrix(vectors, torch.ones(N_ITEMS, dtype=torch.bool))
+    clusters = torch.from_numpy((kind[:, 0] > 0).astype(np.int64))
+    return ModelInputs(train, {"items": items, "users": pooled_users(items, train)}, SEED, clusters), test
+
+
+def measured(config, inputs, test):
+    torch.manual_seed(SEED)
+    model, rng, order = config.build(inputs), torch.Generator().manual_seed(SEED), np.random.default_rng(SEED)
+    history = ResidentInteractions(inputs.train)
+    groups = [{"params": group.parameters, "lr": group.learning_rate or 5e-3} for group in model.parameter_groups()]
+    optimiser, total = torch.optim.Adam(groups), 0.0
+    for step in range(STEPS):
+        terms = model.loss(history.batch(order.permutation(N_USERS)), rng, step)
+        optimiser.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        optimiser.step()
+        total = terms["reconstruction"].item()
+    found = evaluate(model, history, test, EvaluationConfig(ks=(10,), select_by="recall@10"), part="test").means()
+    return total, found["recall@10"]
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "dmrec"])
+@pytest.mark.parametrize("base", BASES)
+def test_numbers_of_the_bases_stay_where_they_are(base, inside, world):
+    print(f"seed {SEED}")
+    config = DMRecConfig(base=BASES[base]) if inside else BASES[base]
+    reconstruction, recall = measured(config, *world)
+    name = f"dmrec on {base}" if inside else base
+    print(f'    "{name}": ({reconstruction:.4f}, {recall:.4f}),')
+    assert reconstruction == pytest.approx(GOLDEN[name][0], rel=1e-3)
+    assert recall == pytest.approx(GOLDEN[name][1], abs=0.01)  # a tie or two may fall the other way

@@ -1,0 +1,11 @@
+-- What a run asked of a language model, and what it paid.
+ALTER TABLE runs ADD COLUMN engine VARCHAR;
+ALTER TABLE runs ADD COLUMN model VARCHAR;
+ALTER TABLE runs ADD COLUMN calls BIGINT;
+ALTER TABLE runs ADD COLUMN replies BIGINT;
+ALTER TABLE runs ADD COLUMN cached BIGINT;
+ALTER TABLE runs ADD COLUMN reasked BIGINT;
+ALTER TABLE runs ADD COLUMN quarantined BIGINT;
+ALTER TABLE runs ADD COLUMN tokens_in BIGINT;
+ALTER TABLE runs ADD COLUMN tokens_out BIGINT;
+ALTER TABLE runs ADD COLUMN usd DOUBLE;
