@@ -11,6 +11,7 @@ from types import FrameType
 import typer
 
 from flows import (
+    cli_analyses,
     cli_batches,
     cli_checks,
     cli_inspect,
@@ -20,6 +21,7 @@ from flows import (
     cli_profiles,
     cli_start,
     cli_transfer,
+    cli_tuning,
 )
 from flows.cli_options import CONFIG, JSON, ROOT, SET, Options
 from flows.cli_output import command_line, last_word
@@ -45,6 +47,8 @@ _PARTS = (
     cli_start,
     cli_pipeline,
     cli_models,
+    cli_tuning,
+    cli_analyses,
     cli_inspect,
     cli_profiles,
     cli_batches,

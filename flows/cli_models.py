@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,9 +17,9 @@ if TYPE_CHECKING:
     from flows.model_choices import ModelChoice
     from flows.outlook import StageOutlook
     from flows.settings import Settings
-    from flows.steps.evaluate import Comparison
+    from flows.steps.scores import Comparison, ModelScore
 
-_MODELS = Annotated[
+MODELS = Annotated[
     list[str],
     typer.Option("--models", help="NAME[@option=v|v;option=v], comma separated or repeated; | gives alternatives."),
 ]
@@ -25,10 +27,26 @@ _GRID = Annotated[
     list[str] | None,
     typer.Option("--grid", help="[MODEL:]option=v,v of one of the models, the first if none is named."),
 ]
-_SCREEN = Annotated[
+SCREEN = Annotated[
     float | None,
     typer.Option("--screen", min=0.001, max=1.0, help="Only this share of the users, seeded: a quick look."),
 ]
+
+
+FORMAT = Annotated[
+    str | None, typer.Option("--format", help="table, markdown, csv, latex or html; what --output's name says.")
+]
+OUTPUT = Annotated[Path | None, typer.Option("--output", "-o", help="Write the table there: .md, .csv, .tex, .html.")]
+FORCE = Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")]
+
+
+@dataclass(frozen=True)
+class TableRequest:
+    """How a comparison is to be shown, and whether anything may be trained for it."""
+
+    format: str
+    output: Path | None
+    only_trained: bool
 
 
 def register(app: typer.Typer) -> None:
@@ -42,21 +60,33 @@ def register(app: typer.Typer) -> None:
     @command(app, "compare")
     def compare(
         options: Options,
-        models: _MODELS,
+        models: MODELS,
         grid: _GRID = None,
         seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Seeds 0 … n-1 of every model.")] = None,
         baseline: Annotated[
             str | None, typer.Option("--baseline", help="Label that all are compared with; the first by default.")
         ] = None,
-        screen: _SCREEN = None,
+        screen: SCREEN = None,
         only_estimate: Annotated[
             bool, typer.Option("--only-estimate", help="Say what it would take, and stop.")
         ] = False,
+        only_trained: Annotated[
+            bool, typer.Option("--only-trained", help="Train nothing: a table of what is there, the rest not run.")
+        ] = False,
+        format_: FORMAT = None,
+        output: OUTPUT = None,
+        force: FORCE = False,
         threads: THREADS = None,
     ) -> int:
         """Trains models side by side and compares them, paired over users; trained ones are not trained again."""
+        from flows.query_output import writable_file
+        from flows.table_formats import table_format
+
+        request = TableRequest(
+            table_format(format_, output), writable_file(output, force) if output else None, only_trained
+        )
         settings = comparison_settings(options, seeds, screen)
-        return run_comparison(options, settings, models, grid or [], baseline, only_estimate, threads)
+        return run_comparison(options, settings, models, grid or [], baseline, only_estimate, threads, request)
 
 
 def list_models(options: Options) -> int:
@@ -100,6 +130,7 @@ def run_comparison(
     baseline: str | None,
     only_estimate: bool,
     threads: int | None,
+    request: TableRequest,
 ) -> int:
     """Estimate first, then the comparison, then its table."""
     from flows.errors import SettingSyntaxError
@@ -114,10 +145,14 @@ def run_comparison(
     if reference not in labels:
         raise SettingSyntaxError(reference, f"--baseline: one of {', '.join(labels)}")
     stages = outlook(settings, Warehouse(settings.warehouse.root), choices, needs_language(choices, settings))
-    estimate = show_estimate(options, stages, only_estimate)
+    if request.only_trained:
+        estimate: dict[str, Any] = {"seconds": 0.0, "stages": []}
+    else:
+        piped = request.format != "table" and request.output is None
+        estimate = show_estimate(options, stages, only_estimate, aside=piped)
     if only_estimate:
         return 0
-    return _compared(options, settings, choices, reference, threads, estimate)
+    return _compared(options, settings, choices, reference, threads, estimate, request)
 
 
 def _compared(
@@ -127,6 +162,7 @@ def _compared(
     reference: str,
     threads: int | None,
     estimate: dict[str, Any],
+    request: TableRequest,
 ) -> int:
     from flows.compare_models import compare_models
     from flows.progress import open_progress
@@ -136,21 +172,47 @@ def _compared(
     progress = open_progress()
     try:
         with opened(settings, "compare", progress, threads) as workspace:
-            snapshot, comparison = compare_models(settings, workspace, choices, reference)
+            found = compare_models(settings, workspace, choices, reference, only_trained=request.only_trained)
+            snapshot, comparison = found.snapshot, found.comparison
             summary = run_summary(workspace, snapshot)
     finally:
         progress.close()
-    show_comparison(options, comparison, summary, estimate)
+    if request.format != "table" and (request.output or not options.json):
+        deliver_table(comparison, reference, snapshot, request)
+    if request.format == "table" or request.output or options.json:
+        show_comparison(options, comparison, summary, estimate)
+    missing = f", {len(comparison.not_run)} not run" if comparison.not_run else ""
+    file = f", table in {request.output}" if request.output else ""
     last_word(
         f"compared {len(comparison.scores)} models × {comparison.seeds} seeds in {summary['seconds']:.1f} s, "
-        f"{summary['trained']} trained now; their metrics are in snapshot {snapshot}",
+        f"{summary['trained']} trained now{missing}; their metrics are in snapshot {snapshot}{file}",
         ["sql", "SELECT label, seed, metric, k, value FROM metrics WHERE part = 'test'", *options.flags()],
     )
     return 0
 
 
-def show_estimate(options: Options, stages: Sequence[StageOutlook], alone: bool) -> dict[str, Any]:
-    """The estimate on standard output (standard error beside a JSON document), and as a document."""
+def deliver_table(comparison: Comparison, reference: str, snapshot: str, request: TableRequest) -> None:
+    """The table in the format asked for: into its file, all of it or nothing, else to standard output."""
+    import sys
+
+    from flows.steps.tables import comparison_table
+    from flows.table_formats import written
+    from warehouse import atomic_write
+
+    text = written(comparison_table(comparison, reference, snapshot), request.format)
+    if request.output is None:
+        sys.stdout.write(text)
+    else:
+        atomic_write(request.output, text.encode())
+
+
+def show_estimate(options: Options, stages: Sequence[StageOutlook], alone: bool, aside: bool = False) -> dict[str, Any]:
+    """The estimate on standard output, and as a document.
+
+    Args:
+        alone: nothing follows; with --json it is the document.
+        aside: something else has standard output: one line on standard error.
+    """
     from dataclasses import asdict
 
     from flows.progress import duration
@@ -159,11 +221,11 @@ def show_estimate(options: Options, stages: Sequence[StageOutlook], alone: bool)
     document = {"seconds": seconds, "stages": [asdict(stage) for stage in stages]}
     if options.json and alone:
         emit_json({"estimate": document})
-    elif not options.json:
+    elif not options.json and not aside:
         rows = [(stage.stage, stage.state, stage.what, duration(stage.seconds)) for stage in stages]
         emit_table("estimate", ("stage", "", "what", "about"), rows)
     message = f"estimate: about {duration(seconds)}, {stages[-1].what}"
-    if alone:
+    if alone or (aside and not options.json):
         last_word(message)
     elif not options.json:
         say(message)
@@ -187,19 +249,31 @@ def show_comparison(
             f"{score.label}{' *' if score.label in best else ''}",
             score.valid.get(select_by),
             *(score.test.get(name) for name in tested),
+            _certainty(score, select_by),
             f"{score.seconds_per_epoch:.2f}" if score.seconds_per_epoch else None,
             f"{score.best_epoch:.0f}" if score.epochs else None,
             comparison.source if score.reads_language else None,
         )
         for score in comparison.scores
     ]
-    columns = ("model", f"valid {select_by}", *(f"test {name}" for name in tested), "s/epoch", "best epoch", "profiles")
+    rows += [(label, *(None for _ in range(4 + len(tested))), "not run") for label in comparison.not_run]
+    certain = f"{select_by} 95 %{', ± over seeds' if comparison.seeds > 1 else ''}"
+    columns = ("model", f"valid {select_by}", *(f"test {name}" for name in tested), certain)
+    columns = (*columns, "s/epoch", "best epoch", "profiles")
     title = f"{comparison.protocol}, {comparison.split}, mean of {comparison.seeds} seed(s)"
     emit_table(title, columns, rows, caption=f"* best {comparison.select_by} on validation of its name")
     for score in comparison.scores:
         for what, whose in score.provenance.items():
             say(f"{score.label}: {what}: {whose}")
     show_differences([vars(gain) for gain in comparison.differences])
+
+
+def _certainty(score: ModelScore, metric: str) -> str | None:
+    if metric not in score.intervals:
+        return None
+    low, high = score.intervals[metric]
+    spread = f" ±{score.spread[metric]:.4f}" if metric in score.spread else ""
+    return f"[{low:.4f}, {high:.4f}]{spread}"
 
 
 def best_by_validation(comparison: Comparison) -> set[str]:

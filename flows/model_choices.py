@@ -2,6 +2,7 @@
 
 `dmrec` is the [model] of the settings, `mult_vae` the same base without language unless [models.mult_vae] says
 otherwise. `dmrec@matching.beta=0.3|0.5;fuse=add` is two models. A grid adds alternatives from outside the name.
+`training.learning_rate` and the like speak of [training] for that model alone, as [models.<name>.training] does.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import copy
 import itertools
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from flows.errors import SettingSyntaxError
+from flows.errors import SettingSyntaxError, SettingValueError
 from flows.settings import PlainMapping, Settings
 from flows.settings_layers import merged, nested, parse_value
 
@@ -27,11 +28,12 @@ _OPTION = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A model to train: what tables call it, and its settings as rec_models takes them."""
+    """A model to train: what tables call it, its settings as rec_models takes them, and its own [training]."""
 
     label: str
     mapping: PlainMapping
     role: Role = "baseline"
+    training: PlainMapping = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -41,7 +43,7 @@ class ModelChoice:
 def run_choices(settings: Settings) -> list[ModelChoice]:
     """The models of a run: [model] first, then its baselines."""
     primary = str(settings.model.get("name"))
-    choices = [ModelChoice(primary, settings.model, "model")]
+    choices = [ModelChoice(primary, settings.model, "model", own_training(primary, settings))]
     for spec in settings.evaluation.baselines:
         choices.extend(expand(spec, settings))
     return unique(choices)
@@ -78,24 +80,38 @@ def expand(spec: str, settings: Settings, grid: Iterable[tuple[str, list[object]
     axes = [*options, *grid]
     choices = []
     for values in itertools.product(*(values for _, values in axes)):
-        mapping = defaults_of(name, settings)
+        tree = {"model": defaults_of(name, settings), "training": own_training(name, settings)}
         words = []
         for (option, _), value in zip(axes, values, strict=True):
-            mapping = merged({"model": mapping}, {"model": nested(option, value)})["model"]
+            tree = merged(tree, nested(option if option.startswith("training.") else f"model.{option}", value))
             words.append(f"{option}={_word(value)}")
         label = f"{name}@{';'.join(words)}" if words else name
-        choices.append(ModelChoice(label, mapping, _role(mapping, settings)))
+        choices.append(ModelChoice(label, tree["model"], _role(tree["model"], settings), tree["training"]))
     return choices
 
 
 def defaults_of(name: str, settings: Settings) -> PlainMapping:
     """The settings a bare catalogue name stands for."""
     if name in settings.models:
-        return {"name": name, **copy.deepcopy(settings.models[name])}
+        own = {option: value for option, value in settings.models[name].items() if option != "training"}
+        return {"name": name, **copy.deepcopy(own)}
     for known in (settings.model, settings.model.get("base")):
         if isinstance(known, dict) and known.get("name") == name:
             return copy.deepcopy(known)
     return {"name": name}
+
+
+def own_training(name: str, settings: Settings) -> PlainMapping:
+    """What [models.<name>.training] changes of [training]."""
+    own = settings.models.get(name, {}).get("training", {})
+    if not isinstance(own, dict):
+        raise SettingValueError(f"models.{name}.training", own, "expected a table of options of [training]")
+    return copy.deepcopy(own)
+
+
+def is_option(text: str) -> bool:
+    """Whether a text can be the path of an option, such as `matching.beta`."""
+    return bool(_OPTION.fullmatch(text))
 
 
 def unique(choices: Iterable[ModelChoice]) -> list[ModelChoice]:

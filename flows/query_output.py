@@ -78,14 +78,15 @@ def writable_file(path: Path, force: bool) -> Path:
 def _csv(rows: pa.Table) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([_cell(name) for name in rows.column_names])
+    writer.writerow([csv_cell(name) for name in rows.column_names])
     for batch in rows.to_batches(max_chunksize=10_000):
         columns = [column.to_pylist() for column in batch.columns]
-        writer.writerows([_cell(value) for value in row] for row in zip(*columns, strict=True))
+        writer.writerows([csv_cell(value) for value in row] for row in zip(*columns, strict=True))
     return stream.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def csv_cell(value: Any) -> Any:
+    """A value as a spreadsheet may open it: lists as JSON, a text that would run as a formula behind a mark."""
     if isinstance(value, list | dict):
         value = json.dumps(value, ensure_ascii=False, default=str)
     if not isinstance(value, str):

@@ -115,6 +115,10 @@ class EvaluationSettings(Branch):
 
     protocol: str = "dmrec"
     ks: tuple[int, ...] = (10, 20)
+    names: tuple[str, ...] = Field(
+        default=("recall", "ndcg"),
+        description="also mrr, hit, truncated_recall, novelty, gini; coverage is always measured",
+    )
     select_by: str = Field(
         default="recall@20", description="the validation metric that early stopping and comparisons use"
     )

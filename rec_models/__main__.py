@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("train", "train the bundle's model, write its checkpoint"),
         ("evaluate", "measure the checkpoint again"),
         ("recommend", "the best unseen items of every user"),
+        ("latent", "the posterior means of every user"),
     ):
         command = commands.add_parser(name, help=what)
         command.add_argument("bundle", type=Path)
@@ -36,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--threads", type=int, default=0, help="compute threads; 0 leaves it to torch")
         if name == "recommend":
             command.add_argument("--k", type=int, default=20, help="list length (default: 20)")
+        if name in ("recommend", "latent"):
             command.add_argument("--out", type=Path, required=True, help="where the .npz goes")
     given = parser.parse_args(arguments)
     try:
@@ -60,6 +62,8 @@ def _run(given: argparse.Namespace) -> int:
         train(bundle, emit, device=given.device)
     elif given.command == "evaluate":
         _evaluate(bundle, given.device)
+    elif given.command == "latent":
+        _latent(bundle, given)
     else:
         _recommend(bundle, given)
     return 0
@@ -81,10 +85,19 @@ def _evaluate(bundle: Any, device: str) -> None:
     emit({"event": "test", "metrics": measured["test"]})
 
 
-def _recommend(bundle: Any, given: argparse.Namespace) -> None:
-    import numpy as np
+def _latent(bundle: Any, given: argparse.Namespace) -> None:
+    from rec_models.analysis import posterior_means
+    from rec_models.interactions import ResidentInteractions
+    from rec_models.training import load_trained, resolve_device
 
-    from rec_models.checkpoints import write_atomically
+    on = resolve_device(given.device)
+    history = ResidentInteractions(bundle.part("train"), on)
+    means = posterior_means(load_trained(bundle, on), history, bundle.config["model"]["name"])
+    _save(given.out, means)
+    emit({"event": "done", "users": history.n_users, "latent_dim": means["decoded"].shape[1], "parts": list(means)})
+
+
+def _recommend(bundle: Any, given: argparse.Namespace) -> None:
     from rec_models.evaluation import recommend
     from rec_models.interactions import ResidentInteractions
     from rec_models.training import load_trained, resolve_device
@@ -94,13 +107,20 @@ def _recommend(bundle: Any, given: argparse.Namespace) -> None:
     known = bundle.part("train").union(bundle.part("valid"), bundle.part("test"))
     resident = ResidentInteractions(known, on)
     items, scores = recommend(load_trained(bundle, on), resident, resident, given.k)
-
-    def save(path: Path) -> None:
-        with path.open("wb") as stream:
-            np.savez(stream, item_index=items, score=scores)
-
-    write_atomically(given.out, save)
+    _save(given.out, {"item_index": items, "score": scores})
     emit({"event": "done", "users": len(items), "k": given.k})
+
+
+def _save(path: Path, arrays: Mapping[str, Any]) -> None:
+    import numpy as np
+
+    from rec_models.checkpoints import write_atomically
+
+    def save(partial: Path) -> None:
+        with partial.open("wb") as stream:
+            np.savez(stream, **arrays)
+
+    write_atomically(path, save)
 
 
 if __name__ == "__main__":

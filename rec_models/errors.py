@@ -161,3 +161,16 @@ class NotComparableError(RecModelsError, ValueError):
 
     def __str__(self) -> str:
         return f"the two models cannot be compared: {self.reason}"
+
+
+class NoLatentError(RecModelsError, TypeError):
+    """The latent of a model that has none was asked for."""
+
+    exit_code = 2
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.model = model
+
+    def __str__(self) -> str:
+        return f"{self.model} has no latent: only variational models and what wraps them do. Name one, such as mult_vae"

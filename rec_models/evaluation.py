@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from inspect import getmembers, isfunction
-from typing import Literal
+from inspect import getmembers, isfunction, signature
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ from rec_models.errors import NothingToEvaluateError
 from rec_models.interactions import InteractionMatrix, ResidentInteractions, UserBatch
 from rec_models.recommender import Recommender
 
-Metric = Callable[[NDArray[np.bool_], NDArray[np.int64], int], NDArray[np.float64]]
-METRICS: dict[str, Metric] = {name: f for name, f in getmembers(metrics, isfunction)}
+METRICS: dict[str, Callable[..., Any]] = {name: f for name, f in getmembers(metrics, isfunction)}
+# What each metric reads; training selects by finding what is relevant, never by being novel or even.
+_READS = {name: frozenset(signature(f).parameters) for name, f in METRICS.items()}
+SELECTING = tuple(name for name, reads in _READS.items() if "hits" in reads)
 
 # Users ranked at once: their scores over 10,000 items are 40 MB.
 _USERS_AT_ONCE = 1024
@@ -55,28 +57,30 @@ class EvaluationConfig(BaseModel):
     @classmethod
     def _shaped(cls, select_by: str) -> str:
         name, _, k = select_by.partition("@")
-        if name not in METRICS or not k.isdigit() or int(k) < 1:
-            raise ValueError(f"{select_by!r} is not metric@k; known metrics: {', '.join(METRICS)}")
+        if name not in SELECTING or not k.isdigit() or int(k) < 1:
+            raise ValueError(f"{select_by!r} is not metric@k; metrics to select by: {', '.join(SELECTING)}")
         return select_by
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Values of each evaluated user.
+    """Values of each evaluated user, and of all their lists together.
 
     Attributes:
         users: (evaluated,) int64 user indices with something to find.
         values: metric@k -> (evaluated,) float64.
+        catalogue: metric@k of the metrics that speak of all lists together, such as Gini.
         coverage: k -> share of the catalogue that appears in at least one list of length k.
     """
 
     users: NDArray[np.int64]
     values: dict[str, NDArray[np.float64]]
+    catalogue: dict[str, float]
     coverage: dict[int, float]
 
     def means(self) -> dict[str, float]:
-        """metric@k -> mean over the evaluated users."""
-        return {name: float(values.mean()) for name, values in self.values.items()}
+        """metric@k -> mean over the evaluated users, and what speaks of all their lists together."""
+        return {name: float(values.mean()) for name, values in self.values.items()} | self.catalogue
 
 
 def evaluate(
@@ -107,21 +111,56 @@ def evaluate(
     wanted = {(name, k) for name in config.names for k in config.ks}
     selected, _, at = config.select_by.partition("@")
     wanted.add((selected, int(at)))
-    depth = max(k for _, k in wanted)
+    lists = _ranked(model, history, relevant, users, max(k for _, k in wanted), exclude or history, config.ks)
+    values: dict[str, NDArray[np.float64]] = {}
+    catalogue: dict[str, float] = {}
+    for name, k in sorted(wanted):
+        if "exposure" in _READS[name]:
+            catalogue[f"{name}@{k}"] = METRICS[name](lists.exposure[k], k)
+        elif "information" in _READS[name]:
+            values[f"{name}@{k}"] = METRICS[name](lists.information, k)
+        else:
+            values[f"{name}@{k}"] = METRICS[name](lists.hits, counts[users], k)
+    covered = {k: metrics.coverage(exposure, k) for k, exposure in lists.exposure.items()}
+    return Evaluation(users, values, catalogue, covered)
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """What metrics read of the lists that all users were given; see `rec_models.metrics`."""
+
+    hits: NDArray[np.bool_]
+    information: NDArray[np.float32]
+    exposure: dict[int, NDArray[np.int64]]
+
+
+def _ranked(
+    model: Recommender,
+    history: ResidentInteractions,
+    relevant: InteractionMatrix,
+    users: NDArray[np.int64],
+    depth: int,
+    exclude: ResidentInteractions,
+    ks: tuple[int, ...],
+) -> _Lists:
     truth = ResidentInteractions(relevant, history.device)
-    shown = {k: torch.zeros(relevant.n_items, dtype=torch.bool, device=history.device) for k in config.ks}
+    popularity = torch.bincount(history.items, minlength=relevant.n_items).clamp_min(1)
+    bits = torch.log2(history.n_users / popularity)
+    exposure = {k: torch.zeros(relevant.n_items, dtype=torch.int64, device=history.device) for k in ks}
     hits = np.zeros((len(users), depth), bool)
-    for start, batch, scores in _scored(model, history, users, exclude or history):
+    information = np.full((len(users), depth), np.nan, np.float32)
+    for start, batch, scores in _scored(model, history, users, exclude):
         best, items = first_k(scores, depth)
         relevant_here = torch.zeros_like(scores, dtype=torch.bool)
         answers = truth.batch(users[start : start + len(batch)])
         relevant_here[answers.rows, answers.items] = True
-        found = relevant_here.gather(1, items) & torch.isfinite(best)
-        hits[start : start + len(batch), : found.shape[1]] = found.cpu().numpy()
-        for k, seen in shown.items():
-            seen[items[:, :k][torch.isfinite(best[:, :k])]] = True
-    values = {f"{name}@{k}": METRICS[name](hits, counts[users], k) for name, k in sorted(wanted)}
-    return Evaluation(users, values, {k: float(seen.float().mean()) for k, seen in shown.items()})
+        real = torch.isfinite(best)
+        block = slice(start, start + len(batch)), slice(0, items.shape[1])
+        hits[block] = (relevant_here.gather(1, items) & real).cpu().numpy()
+        information[block] = bits[items].masked_fill(~real, torch.nan).cpu().numpy()
+        for k, shown in exposure.items():
+            shown += torch.bincount(items[:, :k][real[:, :k]], minlength=len(shown))
+    return _Lists(hits, information, {k: shown.cpu().numpy() for k, shown in exposure.items()})
 
 
 def recommend(

@@ -1,9 +1,11 @@
-"""Ranking metrics of one user at a cut-off. A public function here is a metric: settings name it as `recall@20`.
+"""Ranking metrics at a cut-off. A public function here is a metric: settings name it as `recall@20`.
 
-Every metric takes what was found and how much there was to find, and gives one value a user:
+A metric takes, by name, what it reads, and gives one value a user, or one number of all lists together (`float`):
 
     hits: (users, depth) bool, whether the item at each rank is relevant, best rank first.
     n_relevant: (users,) int, how many relevant items the user has, at least 1.
+    information: (users, depth) bits that the item at each rank is worth, NaN where the list has ended.
+    exposure: (n_items,) int, in how many lists of length k each item of the catalogue stands.
     k: the cut-off, at most `depth`.
 """
 
@@ -62,3 +64,35 @@ def hit(hits: Hits, n_relevant: Counts, k: int) -> Values:
     Deviations: none.
     """
     return (hits[:, :k].sum(axis=1) > 0).astype(np.float64)
+
+
+def novelty(information: Values, k: int) -> Values:
+    """(users,) mean self-information of the first k, bits: log2(users / users who have the item), 0 for an empty list.
+
+    Source: Zhou et al. 2010, "Solving the apparent diversity-accuracy dilemma", mean self-information.
+    Deviations: popularity is counted in the training part alone; an item that nobody has there counts as had by one.
+    """
+    shown = information[:, :k]
+    n_shown = np.count_nonzero(~np.isnan(shown), axis=1)
+    return np.nansum(shown, axis=1) / np.maximum(n_shown, 1)
+
+
+def coverage(exposure: Counts, k: int) -> float:
+    """() share of the catalogue that stands in at least one list of length k, in 0..1.
+
+    Source: Ge et al. 2010, "Beyond accuracy", catalogue coverage.
+    Deviations: none.
+    """
+    return float(np.count_nonzero(exposure) / len(exposure))
+
+
+def gini(exposure: Counts, k: int) -> float:
+    """() Gini coefficient of exposure: 0 where all items stand in equally many lists, towards 1 where few take all.
+
+    Source: Shani & Gunawardana 2011, "Evaluating recommendation systems", section 8.3.3.
+    Deviations: divided by n as in Gini's own, so that one item with all exposure gives 1 - 1/n; 0 without exposure.
+    """
+    rising, n_items = np.sort(exposure), len(exposure)
+    total = rising.sum()
+    weights = 2 * np.arange(1, n_items + 1) - n_items - 1
+    return float(weights @ rising / (n_items * total)) if total else 0.0

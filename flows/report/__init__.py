@@ -6,7 +6,9 @@ from flows.report.content import (
     CostRow,
     Difference,
     Epoch,
+    GroupGain,
     Interval,
+    LatentActivity,
     ModelResult,
     ProfileExample,
     ProfileFacts,
@@ -16,9 +18,11 @@ from flows.report.content import (
     ReportContent,
     RunFacts,
     StageFacts,
+    Sweep,
+    SweepPoint,
     TextCoverage,
 )
-from flows.report.page import render
+from flows.report.page import figure, render
 
 __all__ = [
     "CatalogueFacts",
@@ -26,7 +30,9 @@ __all__ = [
     "CostRow",
     "Difference",
     "Epoch",
+    "GroupGain",
     "Interval",
+    "LatentActivity",
     "ModelResult",
     "ProfileExample",
     "ProfileFacts",
@@ -36,6 +42,9 @@ __all__ = [
     "ReportContent",
     "RunFacts",
     "StageFacts",
+    "Sweep",
+    "SweepPoint",
     "TextCoverage",
+    "figure",
     "render",
 ]

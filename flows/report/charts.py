@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from flows.report.content import ModelResult
-from flows.report.wording import measure
+from flows.report.content import GroupGain, LatentActivity, ModelResult, Sweep
+from flows.report.wording import measure, signed
 
 WIDTH = 720
 """Drawings are 720 units wide and scale with the page."""
@@ -22,8 +24,27 @@ class Tick:
 
 
 @dataclass(frozen=True)
+class Line:
+    """Values to be drawn as one line; `ranges` gives a point its low and high."""
+
+    label: str
+    points: tuple[tuple[float, float], ...]
+    ranges: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A point of a curve with its interval."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Curve:
-    """One model's validation curve; `path` is SVG path syntax, `series` the colour's number from 1."""
+    """One line; `path` is SVG path syntax, `series` the colour's number from 1, `best` its highest point in words."""
 
     label: str
     series: int
@@ -34,12 +55,15 @@ class Curve:
     end_x: float
     end_y: float
     label_y: float
+    dots: tuple[Dot, ...] = ()
 
 
 @dataclass(frozen=True)
 class CurveChart:
-    """Validation recall by epoch."""
+    """Curves over one axis, such as validation recall by epoch."""
 
+    title: str
+    x_label: str
     width: float
     height: float
     left: float
@@ -52,8 +76,21 @@ class CurveChart:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A value with its interval, and the quartiles where it is a distribution's median."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    quartiles: tuple[float, float] | None = None
+    role: str = "model"
+    shown: str | None = None
+
+
+@dataclass(frozen=True)
 class Whisker:
-    """One model's mean and interval on a common scale."""
+    """One span on a common scale."""
 
     label: str
     role: str
@@ -62,12 +99,14 @@ class Whisker:
     low: float
     high: float
     value: str
+    box: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class WhiskerChart:
-    """Means with their intervals, one line a model."""
+    """Values with their intervals, one line each; `zero` is where nothing is gained, if the scale passes it."""
 
+    title: str
     width: float
     height: float
     left: float
@@ -75,6 +114,7 @@ class WhiskerChart:
     bottom: float
     x_ticks: tuple[Tick, ...]
     rows: tuple[Whisker, ...]
+    zero: float | None = None
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -91,46 +131,62 @@ def _label(value: float) -> str:
     return f"{value:.6f}".rstrip("0").rstrip(".") or "0"
 
 
-def curve_chart(models: Sequence[ModelResult]) -> CurveChart | None:
+def curve_chart(models: Sequence[ModelResult], by: Literal["epoch", "second"] = "epoch") -> CurveChart | None:
     """The validation curves of all models trained in epochs, or None when there are none."""
-    traced = []
+    lines = []
     for model in models:
-        points = [(row.epoch, row.recall) for row in model.history if row.recall is not None]
+        clock = itertools.accumulate(row.seconds or 0.0 for row in model.history)
+        at = [row.epoch for row in model.history] if by == "epoch" else list(clock)
+        points = tuple(
+            (place, row.recall) for place, row in zip(at, model.history, strict=True) if row.recall is not None
+        )
         if points:
-            traced.append((model, points))
-    if not traced:
+            lines.append(Line(model.label, points))
+    label = "epoch" if by == "epoch" else "seconds of training"
+    return line_chart(
+        lines, f"Validation recall by {by}", label, "at epoch {:.0f}" if by == "epoch" else "after {:.1f} s"
+    )
+
+
+def line_chart(
+    lines: Sequence[Line], title: str, x_label: str, best_at: str, from_zero: bool = True
+) -> CurveChart | None:
+    """Lines on common axes, or None where there is nothing to draw.
+
+    Args:
+        best_at: how the place of the highest point is told, with one `{}` for it.
+        from_zero: whether the horizontal axis begins at 0, as time does.
+    """
+    if not lines:
         return None
-    left, right, top, bottom = 56.0, WIDTH - max(150.0, _room([model.label for model, _ in traced])), 14.0, 284.0
-    recalls = [recall for _, points in traced for _, recall in points]
-    x_values = nice_ticks(0, max(max(epoch for epoch, _ in points) for _, points in traced) or 1, 6)
-    y_values = nice_ticks(min(recalls), max(recalls), 5)
+    left, right, top, bottom = 56.0, WIDTH - max(150.0, _room([line.label for line in lines])), 14.0, 284.0
+    places = [x for line in lines for x, _ in line.points]
+    heights = [y for line in lines for _, y in line.points] + [
+        y for line in lines for ends in line.ranges for y in ends
+    ]
+    x_values = nice_ticks(0 if from_zero else min(places), max(places) or 1, 6)
+    y_values = nice_ticks(min(heights), max(heights), 5)
 
-    def x_of(epoch: float) -> float:
-        return round(left + (right - left) * epoch / x_values[-1], 2)
+    def x_of(place: float) -> float:
+        return round(left + (right - left) * (place - x_values[0]) / (x_values[-1] - x_values[0]), 2)
 
-    def y_of(recall: float) -> float:
-        return round(bottom - (bottom - top) * (recall - y_values[0]) / (y_values[-1] - y_values[0]), 2)
+    def y_of(height: float) -> float:
+        return round(bottom - (bottom - top) * (height - y_values[0]) / (y_values[-1] - y_values[0]), 2)
 
     curves = []
-    for series, (model, points) in enumerate(traced, start=1):
-        best_epoch, best = max(points, key=lambda point: point[1])
-        path = "M" + " L".join(f"{x_of(epoch)} {y_of(recall)}" for epoch, recall in points)
-        end_epoch, end = points[-1]
-        curves.append(
-            Curve(
-                model.label,
-                series,
-                path,
-                x_of(best_epoch),
-                y_of(best),
-                f"{measure(best)} at epoch {best_epoch}",
-                x_of(end_epoch),
-                y_of(end),
-                y_of(end),
-            )
+    for series, line in enumerate(lines, start=1):
+        best_place, best = max(line.points, key=lambda point: point[1])
+        path = "M" + " L".join(f"{x_of(x)} {y_of(y)}" for x, y in line.points)
+        end_place, end = line.points[-1]
+        best_words = f"{measure(best)} {best_at.format(best_place)}"
+        marks = (x_of(best_place), y_of(best), best_words, x_of(end_place), y_of(end), y_of(end))
+        dots = tuple(
+            Dot(x_of(x), y_of(y), y_of(low), y_of(high))
+            for (x, y), (low, high) in zip(line.points, line.ranges, strict=False)
         )
+        curves.append(Curve(line.label, series, path, *marks, dots))
     return CurveChart(
-        WIDTH, 330.0, left, right, top, bottom,
+        title, x_label, WIDTH, 330.0, left, right, top, bottom,
         tuple(Tick(x_of(value), _label(value)) for value in x_values),
         tuple(Tick(y_of(value), _label(value)) for value in y_values),
         tuple(_apart(curves)),
@@ -148,26 +204,96 @@ def _apart(curves: list[Curve], gap: float = 16.0) -> list[Curve]:
     lowest = -math.inf
     for curve in sorted(curves, key=lambda row: row.label_y):
         lowest = max(curve.label_y, lowest + gap)
-        moved[curve.series] = Curve(**{**vars(curve), "label_y": lowest})
+        moved[curve.series] = replace(curve, label_y=lowest)
     return [moved[curve.series] for curve in curves]
 
 
 def whisker_chart(models: Sequence[ModelResult], metric: str | None) -> WhiskerChart | None:
     """Every model's mean and interval on one metric, or None when nobody has it."""
-    found = [(model, row) for model in models for row in model.metrics if row.metric == metric]
-    if not found:
+    spans = [
+        Span(
+            model.label,
+            row.value,
+            row.value if row.low is None else row.low,
+            row.value if row.high is None else row.high,
+            role=model.role,
+        )
+        for model in models
+        for row in model.metrics
+        if row.metric == metric
+    ]
+    return span_chart(spans, str(metric))
+
+
+def span_chart(spans: Sequence[Span], title: str, from_zero: bool = True) -> WhiskerChart | None:
+    """Spans under each other on one scale, or None without any; from zero, lengths may be compared."""
+    if not spans:
         return None
-    left, right, line = max(190.0, _room([model.label for model, _ in found])), WIDTH - 76.0, 34.0
-    lows = [row.value if row.low is None else row.low for _, row in found]
-    highs = [row.value if row.high is None else row.high for _, row in found]
-    values = nice_ticks(min(0.0, *lows), max(highs), 5)  # from zero: lengths may be compared
+    left, right, line = max(190.0, _room([span.label for span in spans])), WIDTH - 76.0, 34.0
+    least = min(span.low for span in spans)
+    values = nice_ticks(min(0.0, least) if from_zero else least, max(span.high for span in spans), 5)
 
     def x_of(value: float) -> float:
         return round(left + (right - left) * (value - values[0]) / (values[-1] - values[0]), 2)
 
     rows = tuple(
-        Whisker(model.label, model.role, 24 + line * place, x_of(row.value), x_of(low), x_of(high), measure(row.value))
-        for place, ((model, row), low, high) in enumerate(zip(found, lows, highs, strict=True))
+        Whisker(
+            span.label,
+            span.role,
+            24 + line * place,
+            x_of(span.value),
+            x_of(span.low),
+            x_of(span.high),
+            measure(span.value) if span.shown is None else span.shown,
+            (x_of(span.quartiles[0]), x_of(span.quartiles[1])) if span.quartiles else None,
+        )
+        for place, span in enumerate(spans)
     )
-    bottom = 24 + line * len(found) - 8
-    return WhiskerChart(WIDTH, bottom + 30, left, right, bottom, tuple(Tick(x_of(v), _label(v)) for v in values), rows)
+    bottom = 24 + line * len(spans) - 8
+    ticks = tuple(Tick(x_of(value), _label(value)) for value in values)
+    zero = x_of(0.0) if values[0] < 0 < values[-1] else None
+    return WhiskerChart(title, WIDTH, bottom + 30, left, right, bottom, ticks, rows, zero)
+
+
+def group_chart(gains: Sequence[GroupGain], metric: str) -> WhiskerChart | None:
+    """What each model gains over its reference in each activity group; zero is marked."""
+    several = len({gain.model for gain in gains}) > 1
+    spans = [
+        Span(
+            f"{f'{gain.model}, ' if several else ''}{gain.group} ({gain.n_users:,})",
+            gain.difference,
+            gain.low,
+            gain.high,
+            role="model" if gain.low > 0 else "base" if gain.high < 0 else "baseline",
+            shown=signed(gain.difference),
+        )
+        for gain in gains
+    ]
+    return span_chart(spans, f"{metric} gained by users with so many training interactions")
+
+
+def latent_chart(latents: Sequence[LatentActivity]) -> WhiskerChart | None:
+    """Log activity of every latent dimension as a box from quartile to quartile."""
+    spans = []
+    for latent in latents:
+        low, first, median, third, high = latent.quantiles
+        role = {"decoded": "model", "language": "base"}.get(latent.part, "baseline")
+        spans.append(Span(f"{latent.model}, {latent.part}", median, low, high, (first, third), role))
+    return span_chart(spans, "log of latent activity", from_zero=False)
+
+
+def sweep_chart(sweep: Sweep, metric: str, reference: tuple[str, float] | None = None) -> CurveChart | None:
+    """Validation and test by the value of one option; the reference, which has no such option, is a level line."""
+    points = sorted(sweep.points, key=lambda point: point.value)
+    test = Line(
+        "test",
+        tuple((point.value, point.test) for point in points),
+        tuple((point.low, point.high) for point in points if point.low is not None and point.high is not None),
+    )
+    lines = [test]
+    valid = tuple((point.value, point.valid) for point in points if point.valid is not None)
+    lines += [Line("validation", valid)] if valid else []
+    if reference is not None:
+        label, level = reference
+        lines.append(Line(f"{label}, test", ((points[0].value, level), (points[-1].value, level))))
+    return line_chart(lines, f"{metric} of {sweep.model} by {sweep.option}", sweep.option, "at {:g}", from_zero=False)

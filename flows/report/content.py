@@ -89,11 +89,12 @@ class Difference:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One point of a training curve; `recall` is None where the epoch was not validated."""
+    """One point of a training curve; `recall` is None where the epoch was not validated, `seconds` are training's."""
 
     epoch: int
     loss: float | None = None
     recall: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,58 @@ class ModelResult:
     device: str | None = None
     coverage: float | None = None
     """Share of the catalogue that appears in anyone's first 20, 0..1."""
+
+
+@dataclass(frozen=True)
+class GroupGain:
+    """One model minus a reference over the users of one activity group; `p_holm` is corrected for all groups."""
+
+    model: str
+    reference: str
+    group: str
+    """In training interactions: "3–5"."""
+    n_users: int
+    value: float
+    reference_value: float
+    difference: float
+    low: float
+    high: float
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class LatentActivity:
+    """How much the posterior means of one model differ between users: quantiles over dimensions of log variance."""
+
+    model: str
+    part: str
+    """`decoded`, or of an aligned model `source` and `language`."""
+    quantiles: tuple[float, float, float, float, float]
+    """Minimum, quartiles with the median, maximum; natural logarithm."""
+    n_active: int
+    """Dimensions whose variance is at least 0.01."""
+    n_dims: int
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """What one value of a swept option was worth."""
+
+    value: float
+    label: str
+    valid: float | None
+    test: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One option of one model, all others held: `model` is its label without the option."""
+
+    model: str
+    option: str
+    points: tuple[SweepPoint, ...]
 
 
 @dataclass(frozen=True)
@@ -228,6 +281,10 @@ class ReportContent:
     profiles: ProfileFacts
     models: tuple[ModelResult, ...]
     """In the order to be shown; the first with role `model` is the one the summary speaks of."""
+    groups: tuple[GroupGain, ...] = ()
+    latents: tuple[LatentActivity, ...] = ()
+    """Of the models whose latent was looked at by `semalign analyse latent`."""
+    sweeps: tuple[Sweep, ...] = ()
     stages: tuple[StageFacts, ...] = ()
     cost: CostFacts = CostFacts()
     cost_rows: tuple[CostRow, ...] = ()

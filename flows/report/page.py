@@ -4,18 +4,77 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.caution import clean
 from flows.report import wording
-from flows.report.charts import curve_chart, whisker_chart
-from flows.report.content import ReportContent
+from flows.report.charts import (
+    WIDTH,
+    CurveChart,
+    WhiskerChart,
+    curve_chart,
+    group_chart,
+    latent_chart,
+    sweep_chart,
+    whisker_chart,
+)
+from flows.report.content import ModelResult, ReportContent
+
+if TYPE_CHECKING:
+    import jinja2
 
 _HERE = Path(__file__).parent
+_GAP = 44.0
 
 
 def render(content: ReportContent) -> str:
     """A complete HTML document that opens from disk, in light or dark, with nothing to fetch and nothing to run."""
+    style = (_HERE / "report.css").read_text("utf-8")
+    primary = wording.primary_metric(content)
+    html = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            content=content,
+            style=style,
+            policy=_policy(style),
+            summary=wording.summary(content),
+            primary=primary,
+            metrics=_metric_names(content, primary),
+            best=_best_values(content),
+            lead=wording.first_of(content, "model"),
+            base=wording.first_of(content, "base"),
+            value_of=wording.value_of,
+            difference_of=wording.difference_of,
+            whiskers=whisker_chart(content.models, primary),
+            curves=curve_chart(content.models),
+            clocked=_clocked(content.models),
+            groups=group_chart(content.groups, str(primary)),
+            latents=latent_chart(content.latents),
+            sweeps=[sweep_chart(sweep, str(primary), _level(content, primary)) for sweep in content.sweeps],
+            trained=[model for model in content.models if model.seconds is not None],
+            settings=list(wording.flat(content.settings)),
+        )
+    )
+    return clean(html.replace("\r\n", "\n"))
+
+
+def figure(charts: Sequence[CurveChart | WhiskerChart]) -> str:
+    """The charts under each other as one SVG document, on white, with nothing to fetch."""
+    tops = list(itertools.accumulate((chart.height + _GAP for chart in charts), initial=0.0))
+    style = (_HERE / "figure.css").read_text("utf-8")
+    svg = (
+        _environment()
+        .get_template("figure.svg")
+        .render(charts=list(zip(charts, tops, strict=False)), width=WIDTH, height=tops[-1], style=style)
+    )
+    return clean(svg.lstrip())
+
+
+def _environment() -> jinja2.Environment:
     import jinja2
 
     environment = jinja2.Environment(
@@ -36,26 +95,20 @@ def render(content: ReportContent) -> str:
         "probability": wording.probability,
         "metric_name": wording.metric_name,
     }
-    style = (_HERE / "report.css").read_text("utf-8")
-    primary = wording.primary_metric(content)
-    html = environment.get_template("report.html").render(
-        content=content,
-        style=style,
-        policy=_policy(style),
-        summary=wording.summary(content),
-        primary=primary,
-        metrics=_metric_names(content, primary),
-        best=_best_values(content),
-        lead=wording.first_of(content, "model"),
-        base=wording.first_of(content, "base"),
-        value_of=wording.value_of,
-        difference_of=wording.difference_of,
-        whiskers=whisker_chart(content.models, primary),
-        curves=curve_chart(content.models),
-        trained=[model for model in content.models if model.seconds is not None],
-        settings=list(wording.flat(content.settings)),
-    )
-    return clean(html.replace("\r\n", "\n"))
+    return environment
+
+
+def _clocked(models: Sequence[ModelResult]) -> CurveChart | None:
+    """The curves by second, where every trained model's epochs were timed."""
+    timed = all(row.seconds is not None for model in models for row in model.history)
+    return curve_chart(models, "second") if timed else None
+
+
+def _level(content: ReportContent, primary: str | None) -> tuple[str, float] | None:
+    """The base and its test value, for a line that a sweep is read against."""
+    base = wording.first_of(content, "base")
+    value = wording.value_of(base, primary) if base else None
+    return (base.label, value) if base and value is not None else None
 
 
 def _policy(style: str) -> str:
@@ -73,10 +126,10 @@ def _metric_names(content: ReportContent, primary: str | None) -> list[str]:
 
 
 def _best_values(content: ReportContent) -> dict[str, float]:
-    """The highest mean of each metric among models that are not controls."""
+    """The highest mean of each metric among models that are not controls; of novelty and Gini more is not better."""
     best: dict[str, float] = {}
     for model in content.models:
         for row in model.metrics:
-            if model.role != "control":
+            if model.role != "control" and row.metric.partition("@")[0] not in ("novelty", "gini"):
                 best[row.metric] = max(row.value, best.get(row.metric, row.value))
     return best

@@ -1,114 +1,30 @@
-"""Trained models measured side by side: means over seeds, paired differences over users."""
+"""Trained models and what was measured of them as rows of the warehouse: registry, metrics, differences."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flows.errors import IncomparableModelsError
 from flows.settings import EvaluationSettings, canonical, digest
 from flows.steps.bundle import entity_ids
 from flows.steps.ingest import stamp
-from flows.steps.rows import strings
+from flows.steps.rows import records
+from flows.steps.scores import Comparison, compare_models, cutoff, interval, stored_arrays
 from flows.steps.train import PlannedModel, TrainingPlan, verified_metrics
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
-    from warehouse import Snapshot, SnapshotBuilder, Warehouse
+    from warehouse import Snapshot, SnapshotBuilder
 
 VERSION = 1
 # The seed of rows that speak of all seeds together.
 ALL_SEEDS = -1
-
-
-@dataclass(frozen=True)
-class ModelScore:
-    """One model over its seeds: means of its metrics, how it was trained, and what stood in for texts it asks for."""
-
-    label: str
-    role: str
-    name: str
-    model_ids: list[str]
-    reads_language: bool
-    valid: dict[str, float]
-    test: dict[str, float]
-    seconds: float
-    seconds_per_epoch: float | None
-    best_epoch: float
-    epochs: float
-    provenance: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One model minus a reference, paired over the users both were tested on; `p_holm` is corrected for all pairs."""
-
-    model: str
-    reference: str
-    metric: str
-    difference: float
-    relative: float | None
-    low: float
-    high: float
-    p_value: float
-    p_holm: float
-    n_users: int
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What a table of models says."""
-
-    scores: list[ModelScore]
-    differences: list[Difference]
-    source: str
-    split: str
-    protocol: str
-    select_by: str
-    seeds: int
-
-    def metrics(self) -> dict[str, dict[str, float]]:
-        """label → test metric → mean over seeds."""
-        return {score.label: score.test for score in self.scores}
-
-    def plain(self) -> dict[str, Any]:
-        """JSON of the whole table."""
-        return {"metrics": self.metrics(), **asdict(self)}
-
-
-def compare_models(
-    warehouse: Warehouse, snapshot: Snapshot, plan: TrainingPlan, pairs: Sequence[tuple[str, str]], select_by: str
-) -> Comparison:
-    """Scores of every model of the plan, and the paired difference of each (model, reference) pair.
-
-    A user's value is the mean over seeds, so more seeds make no more users.
-
-    Raises:
-        IncomparableModelsError: two models were not tested on the same users.
-        CheckpointError: a model's files are not what training wrote.
-    """
-    scores = [_score(warehouse, plan.seeds_of(label)) for label in plan.labels()]
-    per_user = {
-        label: per_user_values(warehouse, plan.seeds_of(label), select_by)
-        for label in {l for pair in pairs for l in pair}
-    }
-    differences = [_difference(model, reference, per_user, select_by) for model, reference in pairs]
-    ingest = snapshot.stages["ingest"]["summary"]
-    profile = snapshot.stages.get("profile", {}).get("summary", {})
-    return Comparison(
-        scores=scores,
-        differences=holm(differences),
-        source=profile.get("source", "none"),
-        split=ingest["split"],
-        protocol=str(plan.models[0].evaluation["protocol"]),
-        select_by=select_by,
-        seeds=len(plan.seeds_of(plan.models[0].label)),
-    )
+# Registry states of what tuning trained: tried, and tried and chosen.
+TRIAL_STATES = ("trial", "chosen")
 
 
 def register_models(workspace: Workspace, snapshot_id: str, plan: TrainingPlan) -> str:
@@ -156,16 +72,17 @@ def append_models(workspace: Workspace, builder: SnapshotBuilder, upstream: Snap
     """How many models were new to the registry; their registry, metric and per-user rows go into the builder."""
     from warehouse import arrow_table
 
-    known = set()
+    known: set[str] = set()
     for snapshot in (upstream, workspace.warehouse.current()):
-        if snapshot is not None:
-            known.update(strings(snapshot.read("model_registry", columns=["model_id"]), "model_id"))
+        rows = records(snapshot.read("model_registry", columns=["model_id", "state"])) if snapshot else []
+        # of a trial only its validation was written down
+        known.update(row["model_id"] for row in rows if row["state"] not in TRIAL_STATES)
     new = [model for model in plan.models if model.model_id not in known]
     users = entity_ids(upstream)["users"]
     for model in new:
         directory = workspace.warehouse.inside("models", model.model_id)
         metrics = verified_metrics(directory, model.model_id)
-        arrays = _arrays(workspace.warehouse, model)
+        arrays = stored_arrays(workspace.warehouse, model)
         rows = {
             "model_registry": _registry_row(workspace, upstream, model, metrics),
             "metrics": _metric_rows(workspace, model, metrics, arrays),
@@ -174,6 +91,16 @@ def append_models(workspace: Workspace, builder: SnapshotBuilder, upstream: Snap
         for table, columns in rows.items():
             builder.append(table, arrow_table(table, columns))
     return len(new)
+
+
+def runs_of(workspace: Workspace, plan: TrainingPlan) -> dict[str, str]:
+    """Model id → the run that registered it, as what is published now remembers; a model in no registry has none."""
+    current = workspace.warehouse.current()
+    if current is None:
+        return {}
+    wanted = {model.model_id for model in plan.models}
+    rows = records(current.read("model_registry", columns=["model_id", "run_id"]))
+    return {row["model_id"]: row["run_id"] for row in rows if row["model_id"] in wanted}
 
 
 def append_differences(
@@ -191,7 +118,7 @@ def append_differences(
             "protocol": comparison.protocol,
             "part": "test",
             "metric": f"{gain.metric.partition('@')[0]} gain over {gain.reference}",
-            "k": _cutoff(gain.metric),
+            "k": cutoff(gain.metric),
             "value": gain.difference,
             "low": gain.low,
             "high": gain.high,
@@ -202,89 +129,6 @@ def append_differences(
     ]
     if rows:
         builder.append("metrics", arrow_rows("metrics", rows))
-
-
-def holm(differences: Sequence[Difference]) -> list[Difference]:
-    """The differences with p-values corrected for testing several pairs (Holm's step-down)."""
-    order = sorted(range(len(differences)), key=lambda position: differences[position].p_value)
-    corrected, running = list(differences), 0.0
-    for rank, position in enumerate(order):
-        running = max(running, min(1.0, (len(order) - rank) * differences[position].p_value))
-        corrected[position] = replace(differences[position], p_holm=running)
-    return corrected
-
-
-def interval(values: np.ndarray, seed: int = 0, n_resamples: int = 500) -> tuple[float, float]:
-    """95 % bootstrap interval of a mean over users."""
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(n_resamples)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _score(warehouse: Warehouse, seeds: Sequence[PlannedModel]) -> ModelScore:
-    found = [verified_metrics(warehouse.inside("models", model.model_id), model.model_id) for model in seeds]
-    first = seeds[0]
-    per_epoch = [metrics["seconds_per_epoch"] for metrics in found if metrics["seconds_per_epoch"]]
-    return ModelScore(
-        label=first.label,
-        role=first.role,
-        name=first.name,
-        model_ids=[model.model_id for model in seeds],
-        reads_language=first.reads_language,
-        valid=_means([metrics["valid"] for metrics in found]),
-        test=_means([metrics["test"] for metrics in found]),
-        seconds=sum(metrics["seconds"] for metrics in found) / len(found),
-        seconds_per_epoch=sum(per_epoch) / len(per_epoch) if per_epoch else None,
-        best_epoch=sum(metrics["best_epoch"] for metrics in found) / len(found),
-        epochs=sum(metrics["epochs"] for metrics in found) / len(found),
-        provenance=found[0].get("provenance", {}),
-    )
-
-
-def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {name: math.fsum(row[name] for row in rows) / len(rows) for name in rows[0]}
-
-
-def _arrays(warehouse: Warehouse, model: PlannedModel) -> dict[str, np.ndarray]:
-    path = warehouse.inside("models", model.model_id) / "checkpoint" / "per_user.npz"
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
-
-
-def per_user_values(warehouse: Warehouse, seeds: Sequence[PlannedModel], metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Test users and their values, averaged over seeds."""
-    arrays = [_arrays(warehouse, model) for model in seeds]
-    users = arrays[0]["test_user_index"]
-    for model, other in zip(seeds, arrays, strict=True):
-        if not np.array_equal(other["test_user_index"], users):
-            raise IncomparableModelsError(model.label, seeds[0].label, f"seed {model.seed} was tested on other users")
-    values = np.stack([array[f"test/{metric}"] for array in arrays]).astype(np.float64)
-    return users, values.mean(axis=0)
-
-
-def _difference(
-    model: str, reference: str, per_user: dict[str, tuple[np.ndarray, np.ndarray]], metric: str
-) -> Difference:
-    from rec_models import paired_comparison
-
-    (users, ours), (other_users, theirs) = per_user[model], per_user[reference]
-    if not np.array_equal(users, other_users):
-        raise IncomparableModelsError(model, reference, f"{len(users)} and {len(other_users)} users, not the same ones")
-    found = paired_comparison(ours, theirs)
-    relative = found.relative if math.isfinite(found.relative) else None
-    return Difference(
-        model,
-        reference,
-        metric,
-        found.difference,
-        relative,
-        found.low,
-        found.high,
-        found.p_value,
-        found.p_value,
-        found.n_users,
-    )
 
 
 def _registry_row(
@@ -321,7 +165,7 @@ def _metric_rows(
         for metric, value in metrics[part].items():
             values = arrays.get(f"{part}/{metric}")
             low, high = interval(values.astype(np.float64)) if values is not None and len(values) else (None, None)
-            rows.append((part, metric.partition("@")[0], _cutoff(metric), value, low, high))
+            rows.append((part, metric.partition("@")[0], cutoff(metric), value, low, high))
     columns = ("part", "metric", "k", "value", "low", "high")
     shared = {
         "run_id": workspace.run_id,
@@ -350,11 +194,6 @@ def _per_user_rows(
         "part": ["test"] * n_rows,
         "user_id": tested * len(names),
         "metric": [name.removeprefix("test/").partition("@")[0] for name in names for _ in tested],
-        "k": [_cutoff(name) for name in names for _ in tested],
+        "k": [cutoff(name) for name in names for _ in tested],
         "value": np.concatenate([arrays[name] for name in names]).astype(np.float64),
     }
-
-
-def _cutoff(metric: str) -> int | None:
-    cutoff = metric.partition("@")[2]
-    return int(cutoff) if cutoff else None

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flows.settings import Settings, canonical
-from flows.steps.evaluate import Comparison, append_differences, append_models
+from flows.steps.evaluate import append_differences, append_models
+from flows.steps.scores import Comparison
 from flows.steps.train import TrainingPlan
 from flows.workspace import Workspace, code_version, versions
 

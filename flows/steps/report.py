@@ -14,14 +14,16 @@ from flows.errors import NothingPublishedError
 from flows.settings import Settings, digest
 from flows.steps.bundle import entity_ids, semantic_matrix
 from flows.steps.costs import cost_rows
-from flows.steps.evaluate import interval, per_user_values
 from flows.steps.rows import records, strings
-from flows.steps.train import PlannedModel, verified_metrics
+from flows.steps.scores import interval, per_user_metrics, per_user_values
+from flows.steps.train import PlannedModel, TrainingPlan, verified_metrics
 from flows.workspace import StageNote, Workspace, versions
 
 if TYPE_CHECKING:
     from flows.report import (
         CostFacts,
+        GroupGain,
+        LatentActivity,
         ModelResult,
         ProfileExample,
         QuarantineRow,
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
         ReportContent,
         RunFacts,
         StageFacts,
+        Sweep,
     )
     from warehouse import Snapshot, Warehouse
 
-VERSION = 2
+VERSION = 3
 N_RECOMMENDED = 8
 N_HISTORY = 8
 N_SIMILAR = 3
@@ -43,7 +46,9 @@ def write_report(workspace: Workspace, snapshot_id: str, settings: Settings) -> 
     """Path of the report of a snapshot; one that is there is written again only under other report settings."""
     path = report_path(workspace.warehouse, snapshot_id)
     shown_by = path.with_name("settings.sha256")
-    key = digest("report", VERSION, settings.report.model_dump(mode="json"), settings.name, settings.generated)
+    shown = settings.report.model_dump(mode="json"), settings.name, settings.generated
+    snapshot = workspace.warehouse.snapshot(snapshot_id)
+    key = digest("report", VERSION, *shown, _with_latents(workspace.warehouse, snapshot))
     if path.is_file() and shown_by.is_file() and shown_by.read_text(encoding="utf-8") == key:
         workspace.tally.stages.append(StageNote("report", False, 0.0, str(path)))
         return path
@@ -51,7 +56,7 @@ def write_report(workspace: Workspace, snapshot_id: str, settings: Settings) -> 
     from warehouse import atomic_write, make_directory
 
     started = time.monotonic()
-    content = report_content(workspace.warehouse, workspace.warehouse.snapshot(snapshot_id), settings)
+    content = report_content(workspace.warehouse, snapshot, settings)
     make_directory(path.parent)
     shown_by.unlink(missing_ok=True)
     atomic_write(path, render(content).encode("utf-8"))
@@ -81,6 +86,7 @@ def report_content(warehouse: Warehouse, snapshot: Snapshot, settings: Settings)
     sizes = {
         name: ingest[name] for name in ("n_users", "n_items", "n_interactions", "n_train", "n_valid", "n_test", "split")
     }
+    results = tuple(_model_results(warehouse, said))
     return ReportContent(
         run=_run_facts(snapshot, settings),
         catalogue=CatalogueFacts(**sizes, protocol=said["evaluate"]["protocol"]),
@@ -93,7 +99,10 @@ def report_content(warehouse: Warehouse, snapshot: Snapshot, settings: Settings)
             encoder=embed.get("encoder", "none"),
             dim=embed.get("dim", 0),
         ),
-        models=tuple(_model_results(warehouse, said)),
+        models=results,
+        groups=tuple(_groups(warehouse, snapshot)),
+        latents=tuple(_latents(warehouse, snapshot)),
+        sweeps=tuple(_sweeps(results, said["evaluate"])),
         stages=tuple(_stage_facts(said)),
         cost=_cost_facts(said),
         cost_rows=tuple(CostRow(**row) for row in cost_rows(warehouse, snapshot)),
@@ -132,15 +141,14 @@ def _model_results(warehouse: Warehouse, said: dict[str, Any]) -> list[ModelResu
         seeds = [model for model in planned if model.label == score["label"]]
         first = verified_metrics(warehouse.inside("models", seeds[0].model_id), seeds[0].model_id)
         metrics = []
+        personal = per_user_metrics(warehouse, seeds)
         for name, value in score["test"].items():
-            bounds = (
-                interval(per_user_values(warehouse, seeds, name)[1])
-                if not name.startswith("coverage")
-                else (None, None)
-            )
+            bounds = interval(per_user_values(warehouse, seeds, name)[1]) if name in personal else (None, None)
             metrics.append(Interval(name, value, *bounds))
         select_by = said["evaluate"]["select_by"]
-        history = tuple(Epoch(row["epoch"], row.get("loss"), row.get(select_by)) for row in first["history"])
+        history = tuple(
+            Epoch(row["epoch"], row.get("loss"), row.get(select_by), row.get("seconds")) for row in first["history"]
+        )
         gains = [
             gain
             for gain in said["evaluate"]["differences"]
@@ -163,6 +171,62 @@ def _model_results(warehouse: Warehouse, said: dict[str, Any]) -> list[ModelResu
             )
         )
     return results
+
+
+def _planned(snapshot: Snapshot) -> TrainingPlan:
+    """The models of the run that a snapshot came from."""
+    said = snapshot.stages.get("train", {}).get("summary", {"settings_key": "", "models": []})
+    return TrainingPlan("", said["settings_key"], tuple(PlannedModel(**row) for row in said["models"]))
+
+
+def _groups(warehouse: Warehouse, snapshot: Snapshot) -> list[GroupGain]:
+    """What the run's model gains over its base, by the activity of users."""
+    from flows.steps.analyse import group_gains
+
+    plan = _planned(snapshot)
+    lead = [model for model in plan.models if model.role == "model"]
+    base = [model for model in plan.models if model.role == "base"]
+    if not lead or not base:
+        return []
+    metric = snapshot.stages["evaluate"]["summary"]["select_by"]
+    pair = TrainingPlan("", "", (*plan.seeds_of(lead[0].label), *plan.seeds_of(base[0].label)))
+    return group_gains(warehouse, snapshot, pair, base[0].label, metric)
+
+
+def _with_latents(warehouse: Warehouse, snapshot: Snapshot) -> list[str]:
+    """The models of the run whose every seed's latent was looked at."""
+    from flows.steps.analyse import latent_file
+
+    plan = _planned(snapshot)
+    return [
+        label
+        for label in plan.labels()
+        if all(latent_file(warehouse, model.model_id).is_file() for model in plan.seeds_of(label))
+    ]
+
+
+def _latents(warehouse: Warehouse, snapshot: Snapshot) -> list[LatentActivity]:
+    from flows.steps.analyse import latent_activities, latent_file, stored_activities
+
+    plan, found = _planned(snapshot), []
+    for label in _with_latents(warehouse, snapshot):
+        seeds = [stored_activities(latent_file(warehouse, model.model_id)) for model in plan.seeds_of(label)]
+        found += latent_activities(label, seeds)
+    return found
+
+
+def _sweeps(results: Sequence[ModelResult], said: dict[str, Any]) -> list[Sweep]:
+    """Options that the run's models vary while all else stays the same."""
+    from flows.steps.analyse import sweeps_of
+
+    metric = said["select_by"]
+    bounds = {result.label: {row.metric: (row.low, row.high) for row in result.metrics} for result in results}
+    return sweeps_of(
+        [
+            (score["label"], score["valid"][metric], score["test"][metric], bounds[score["label"]][metric])
+            for score in said["scores"]
+        ]
+    )
 
 
 def _stage_facts(said: dict[str, Any]) -> list[StageFacts]:

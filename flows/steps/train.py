@@ -84,9 +84,9 @@ def planned(snapshot: Snapshot, choices: Sequence[ModelChoice], settings: Settin
     """Every choice with every seed, validated, under its model id."""
     from rec_models import parse_config
 
-    training, evaluation = _parsed_settings(settings)
     models = []
     for choice in choices:
+        training, evaluation = _parsed_settings(settings, choice.training)
         config = parse_config(choice.mapping)
         mapping = config.model_dump(mode="json")
         inputs = inputs_key(snapshot, config.reads_language)
@@ -114,7 +114,8 @@ def needs_language(choices: Sequence[ModelChoice], settings: Settings) -> bool:
     """Whether any of the models reads language; validates their settings."""
     from rec_models import parse_config
 
-    _parsed_settings(settings)
+    for own in [{}, *(choice.training for choice in choices)]:
+        _parsed_settings(settings, own)
     return any([parse_config(choice.mapping).reads_language for choice in choices])
 
 
@@ -122,30 +123,35 @@ def settings_key(choices: Sequence[ModelChoice], settings: Settings) -> str:
     """The models and how they are trained and measured, by their plain mappings."""
     training = {name: value for name, value in settings.training.items() if name not in SPEED_ONLY}
     if training.get("precision") == "auto":
-        training["precision"] = _parsed_settings(settings)[0]["precision"]
+        training["precision"] = _parsed_settings(settings, {})[0]["precision"]
     evaluation = settings.evaluation.model_dump(mode="json", exclude={"baselines"})
     return digest([asdict(choice) for choice in choices], training, evaluation)
 
 
-def _parsed_settings(settings: Settings) -> tuple[PlainMapping, PlainMapping]:
-    """Training and evaluation settings with every default, validated by rec_models.
+def _parsed_settings(settings: Settings, own: PlainMapping) -> tuple[PlainMapping, PlainMapping]:
+    """Training settings under a model's own, and evaluation settings, with every default, validated by rec_models.
 
     What only makes it faster is left out: a bundle must not remember it. `precision` is the one that `auto` comes to
     on this machine's device, for it changes results.
     """
     from rec_models import parse_evaluation, parse_training, resolve_device
 
-    given = {name: value for name, value in settings.training.items() if name != "threads"}
+    given = {name: value for name, value in {**settings.training, **own}.items() if name != "threads"}
     config = parse_training(given)
     training = config.model_dump(mode="json", exclude=set(SPEED_ONLY))
     if config.precision == "auto":
         training["precision"] = config.resolved_precision(resolve_device(config.device))
-    evaluation = settings.evaluation.model_dump(mode="json", include={"protocol", "ks", "select_by"})
+    evaluation = settings.evaluation.model_dump(mode="json", include={"protocol", "ks", "names", "select_by"})
     return training, parse_evaluation(evaluation).model_dump(mode="json")
 
 
-def train_model(workspace: Workspace, snapshot_id: str, model: PlannedModel, profiles: ProfileSettings) -> str:
+def train_model(
+    workspace: Workspace, snapshot_id: str, model: PlannedModel, profiles: ProfileSettings, tells_test: bool = True
+) -> str:
     """Id of the trained model; a model that is there is not trained again, one cut short goes on where it stood.
+
+    Args:
+        tells_test: False keeps test figures out of the progress, where they could be chosen by.
 
     Raises:
         LeakedEvidenceError, StaleEvidenceError, CoverageError: the profiles may not be trained on; nothing was trained.
@@ -166,7 +172,7 @@ def train_model(workspace: Workspace, snapshot_id: str, model: PlannedModel, pro
     arguments = ["train", str(partial), "--device", workspace.device]
     if workspace.threads:
         arguments += ["--threads", str(workspace.threads)]
-    run_rec_models(model.label, arguments, partial / "train.log", _follow(workspace, model))
+    run_rec_models(model.label, arguments, partial / "train.log", _follow(workspace, model, tells_test))
     metrics = verified_metrics(partial, model.model_id)
     _describe(partial, snapshot, model, metrics)
     if final.exists():
@@ -273,7 +279,7 @@ def _prepare_bundle(warehouse: Warehouse, snapshot: Snapshot, model: PlannedMode
     )
 
 
-def _follow(workspace: Workspace, model: PlannedModel) -> OnEvent:
+def _follow(workspace: Workspace, model: PlannedModel, tells_test: bool) -> OnEvent:
     """Turns the process's events into progress: epochs of an upper bound, the best validation so far, speed."""
     label = f"train {model.label} seed {model.seed}"
     select_by = model.evaluation["select_by"]
@@ -288,7 +294,7 @@ def _follow(workspace: Workspace, model: PlannedModel) -> OnEvent:
             workspace.progress.advance(label, event["epoch"] + 1, None, detail)
         elif event["event"] == "done" and event["epochs"]:
             workspace.progress.advance(label, event["epochs"], event["epochs"], f"best epoch {event['best_epoch']}")
-        elif event["event"] == "test":
+        elif event["event"] == "test" and tells_test:
             figures = ", ".join(
                 f"{name} {value:.4f}" for name, value in event["metrics"].items() if isinstance(value, float)
             )

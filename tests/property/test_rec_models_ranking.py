@@ -77,6 +77,47 @@ def test_evaluation_equals_the_per_user_reference(world, k):
 
 @settings(max_examples=60, deadline=None)
 @given(worlds(), st.integers(1, 5))
+def test_novelty_coverage_and_gini_equal_what_a_reader_of_the_lists_would_count(world, k):
+    table, train, test = world
+    config = EvaluationConfig(ks=(k,), names=("novelty", "coverage", "gini"), select_by=f"recall@{k}")
+    found = evaluate(Fixed(table), ResidentInteractions(train), test, config, part="test")
+    owners, shown = train.item_counts(), np.zeros(train.n_items)
+    for position, user in enumerate(found.users):
+        seen = set(train.indices[train.indptr[user] : train.indptr[user + 1]].tolist())
+        listed = slow_ranking(table[user], seen)[:k]
+        bits = [-math.log2(max(owners[item], 1) / train.n_users) for item in listed]
+        assert found.values[f"novelty@{k}"][position] == pytest.approx(sum(bits) / max(len(bits), 1), abs=1e-6)
+        shown[listed] += 1
+    # the mean absolute difference of all pairs, over twice the mean: Gini's own definition
+    apart = np.abs(shown[:, None] - shown[None, :]).mean()
+    gini = apart / (2 * shown.mean()) if shown.any() else 0.0
+    covered = float((shown > 0).mean())
+    assert found.catalogue == {f"coverage@{k}": pytest.approx(covered), f"gini@{k}": pytest.approx(gini)}
+    assert found.means() | found.catalogue == found.means() and found.coverage == {k: pytest.approx(covered)}
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(2, 5))
+def test_gini_lies_in_its_bounds_ignores_scale_and_falls_when_the_rich_give_to_the_poor(counts, factor):
+    exposure = np.array(counts)
+    before = metrics.gini(exposure, 10)
+    assert -1e-12 <= before <= 1 - 1 / len(exposure) + 1e-12
+    assert metrics.gini(exposure * factor, 10) == pytest.approx(before)
+    assert metrics.gini(np.full(len(exposure), 3), 10) == pytest.approx(0)
+    poor, rich = exposure.argmin(), exposure.argmax()
+    if exposure[rich] - exposure[poor] >= 2:
+        exposure[rich] -= 1
+        exposure[poor] += 1
+        assert metrics.gini(exposure, 10) < before
+
+
+def test_weights_are_never_selected_by_novelty_or_evenness():
+    for name in ("novelty@10", "gini@10", "coverage@10", "recall", "recall@0"):
+        with pytest.raises(ValueError, match="metrics to select by: hit, mrr, ndcg, recall, truncated_recall"):
+            EvaluationConfig(select_by=name)
+
+
+@settings(max_examples=60, deadline=None)
+@given(worlds(), st.integers(1, 5))
 def test_first_k_breaks_ties_by_the_lower_index(world, k):
     table, _, _ = world
     _, items = first_k(torch.from_numpy(table), k)

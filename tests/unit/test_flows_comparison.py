@@ -7,7 +7,7 @@ import pytest
 
 from flows.cli_models import show_comparison
 from flows.cli_options import Options
-from flows.steps.evaluate import Comparison, Difference, ModelScore, holm, interval
+from flows.steps.scores import Comparison, Difference, ModelScore, holm, interval
 
 
 def gain(model: str, p_value: float) -> Difference:
