@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks.executor import SCHEMA, text_of
-from benchmarks.loopback_chat import reply
+from benchmarks.loopback_chat import chat_reply
 from providers import OpenAIConfig, Request
 from providers.wire import Wire
 from warehouse import Ledger
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, default=256)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    body = reply().partition(b"\r\n\r\n")[2]
+    body = chat_reply()
 
     async def from_memory(self: Wire, request: Request) -> tuple[int, Mapping[str, str], bytes]:
         return 200, {}, body
