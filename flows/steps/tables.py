@@ -107,6 +107,8 @@ def _shown_metrics(comparison: Comparison) -> list[str]:
 def _row(comparison: Comparison, score: ModelScore, shown: Sequence[str], gain: Difference | None) -> TableRow:
     n_seeds = len(score.model_ids)
     runs = dict.fromkeys(comparison.runs[model] for model in score.model_ids if model in comparison.runs)
+    sources = [comparison.source] if score.reads_language else []
+    sources += [f"{what}: {whose}" for what, whose in score.provenance.items()]
     values: tuple[Value, ...] = (
         score.label,
         score.role,
@@ -116,7 +118,7 @@ def _row(comparison: Comparison, score: ModelScore, shown: Sequence[str], gain: 
         _gain(gain) if gain else None,
         score.seconds_per_epoch,
         round(score.best_epoch) if score.epochs else None,
-        comparison.source if score.reads_language else None,
+        "; ".join(sources) or None,
     )
     return TableRow(values, tuple(score.model_ids), tuple(runs))
 
@@ -141,8 +143,6 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
             "Differences are paired over users; p of a two-sided paired t-test, Holm-corrected for "
             f"{len(comparison.differences)} comparison(s)."
         )
-    for score in comparison.scores:
-        notes += [f"{score.label}: {what}: {whose}." for what, whose in score.provenance.items()]
     if comparison.not_run:
         notes.append(f"{NOT_RUN}: asked for, and not trained when this table was made.")
     return tuple(notes)
