@@ -122,6 +122,10 @@ class EvaluationSettings(Branch):
     select_by: str = Field(
         default="recall@20", description="the validation metric that early stopping and comparisons use"
     )
+    cold_items: Literal["model", "text"] = Field(
+        default="model",
+        description="what scores items without a training interaction; papers leave it to the model",
+    )
     seeds: int = Field(default=1, ge=1, description="every model is trained with seeds 0 … n-1")
     baselines: tuple[str, ...] = Field(
         default=("mult_vae", "popularity"), description="catalogue names trained beside [model]"
@@ -132,6 +136,9 @@ class RecommendSettings(Branch):
     """What is published for every user."""
 
     k: int = Field(default=20, ge=1)
+    cold_items: Literal["text", "model"] = Field(
+        default="text", description="what scores items without an interaction, where the model reads language"
+    )
 
 
 class WarehouseSettings(Branch):

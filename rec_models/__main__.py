@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--threads", type=int, default=0, help="compute threads; 0 leaves it to torch")
         if name == "recommend":
             command.add_argument("--k", type=int, default=20, help="list length (default: 20)")
+            how = "what scores items nobody took in training: their text, or the model (default: text)"
+            command.add_argument("--cold-items", choices=("text", "model"), default="text", help=how)
         if name in ("recommend", "latent"):
             command.add_argument("--out", type=Path, required=True, help="where the .npz goes")
     given = parser.parse_args(arguments)
@@ -73,12 +75,12 @@ def _evaluate(bundle: Any, device: str) -> None:
     from rec_models.checkpoints import seal, write_json
     from rec_models.interactions import ResidentInteractions
     from rec_models.settings import parse_evaluation
-    from rec_models.training import load_trained, resolve_device, write_evaluation
+    from rec_models.training import load_trained, ranked, resolve_device, write_evaluation
 
-    on = resolve_device(device)
-    model = load_trained(bundle, on)
+    on, settings = resolve_device(device), parse_evaluation(bundle.config["evaluation"])
+    model = ranked(load_trained(bundle, on), bundle.inputs(), settings.cold_items)
     history = ResidentInteractions(bundle.part("train"), on)
-    measured = write_evaluation(bundle, model, history, parse_evaluation(bundle.config["evaluation"]))
+    measured = write_evaluation(bundle, model, history, settings)
     path = bundle.checkpoint / "metrics.json"
     write_json(path, json.loads(path.read_text("utf-8")) | measured)
     seal(bundle.checkpoint)
@@ -100,13 +102,14 @@ def _latent(bundle: Any, given: argparse.Namespace) -> None:
 def _recommend(bundle: Any, given: argparse.Namespace) -> None:
     from rec_models.evaluation import recommend
     from rec_models.interactions import ResidentInteractions
-    from rec_models.training import load_trained, resolve_device
+    from rec_models.training import load_trained, ranked, resolve_device
 
     on = resolve_device(given.device)
     # A published list is made from all that is known of a user, and never repeats any of it.
     known = bundle.part("train").union(bundle.part("valid"), bundle.part("test"))
     resident = ResidentInteractions(known, on)
-    items, scores = recommend(load_trained(bundle, on), resident, resident, given.k)
+    model = ranked(load_trained(bundle, on), bundle.inputs(), given.cold_items)
+    items, scores = recommend(model, resident, resident, given.k)
     _save(given.out, {"item_index": items, "score": scores})
     emit({"event": "done", "users": len(items), "k": given.k})
 

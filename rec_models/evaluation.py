@@ -36,6 +36,8 @@ class EvaluationConfig(BaseModel):
         ks: cut-offs.
         names: functions of `rec_models.metrics`.
         select_by: the validation metric that picks the weights to keep.
+        cold_items: what scores items without a training interaction: the `model`, as in the papers, or their `text`
+            (`rec_models.cold`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +46,7 @@ class EvaluationConfig(BaseModel):
     ks: tuple[PositiveInt, ...] = (10, 20)
     names: tuple[str, ...] = ("recall", "ndcg")
     select_by: str = "recall@20"
+    cold_items: Literal["model", "text"] = "model"
 
     @field_validator("names")
     @classmethod

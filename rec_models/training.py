@@ -25,10 +25,12 @@ from rec_models.checkpoints import (
     write_atomically,
     write_json,
 )
+from rec_models.cold import through_text
 from rec_models.errors import BundleError, ForeignCheckpointError, NotFiniteError, UnknownDeviceError
 from rec_models.evaluation import Evaluation, EvaluationConfig, evaluate
 from rec_models.interactions import ResidentInteractions, UserBatch
 from rec_models.recommender import ClosedFormRecommender, GradientRecommender, Recommender, RecommenderConfig
+from rec_models.semantic import ModelInputs
 from rec_models.settings import parse_config, parse_evaluation, parse_training
 
 Emit = Callable[[Mapping[str, Any]], None]
@@ -93,6 +95,11 @@ def load_trained(bundle: Bundle, device: torch.device) -> Recommender:
     tensors, _ = load_tensors(bundle.checkpoint / "model.safetensors", _belongs_to(bundle))
     model.load_state_dict(tensors)
     return model.to(device).eval()
+
+
+def ranked(model: Recommender, inputs: ModelInputs, cold_items: str) -> Recommender:
+    """The model as it is evaluated or recommends from: cold items scored by the `model` or through their `text`."""
+    return through_text(model, inputs) if cold_items == "text" else model
 
 
 def write_evaluation(
@@ -175,6 +182,7 @@ class _Run:
         inputs = bundle.inputs()
         torch.manual_seed(self.seed)  # initial weights; everything later draws from self.rng
         self.model = self.config.build(inputs).to(self.device)
+        self.ranked = ranked(self.model, inputs, self.evaluation.cold_items)
         self.rng = torch.Generator(self.device).manual_seed(self.seed)
         self.order = np.random.default_rng(self.seed)
         self.history = ResidentInteractions(inputs.train, self.device)
@@ -262,7 +270,7 @@ class _Run:
     def _validate(self, model: GradientRecommender, epoch: int) -> dict[str, float]:
         began = time.monotonic()
         with self._autocast(), torch.no_grad():
-            means = evaluate(model, self.history, self.valid, self.evaluation, part="valid").means()
+            means = evaluate(self.ranked, self.history, self.valid, self.evaluation, part="valid").means()
             diagnostics = model.eval().diagnostics(self._diagnosed())
         value = means[self.evaluation.select_by]
         better = value > self.progress.best_value
@@ -321,7 +329,7 @@ class _Run:
     def _finish(self, parameters: int) -> dict[str, Any]:
         checkpoint, progress = self.bundle.checkpoint, self.progress
         save_tensors(checkpoint / "model.safetensors", self.model.state_dict(), self.belongs_to)
-        measured = write_evaluation(self.bundle, self.model, self.history, self.evaluation)
+        measured = write_evaluation(self.bundle, self.ranked, self.history, self.evaluation)
         epochs = len(progress.history)
         metrics = (
             self.belongs_to

@@ -28,7 +28,8 @@ def recommend_items(workspace: Workspace, snapshot_id: str, model: PlannedModel,
     from warehouse import arrow_table, make_directory
 
     upstream = workspace.warehouse.snapshot(snapshot_id)
-    key = digest("recommend", VERSION, upstream.stages["evaluate"]["key"], model.model_id, settings.k)
+    asked = [settings.k, settings.cold_items]
+    key = digest("recommend", VERSION, upstream.stages["evaluate"]["key"], model.model_id, asked)
     if found := workspace.found("recommend", key):
         return found
     started = time.monotonic()
@@ -37,6 +38,7 @@ def recommend_items(workspace: Workspace, snapshot_id: str, model: PlannedModel,
     bundle, lists = workspace.warehouse.inside("models", model.model_id), folder / "lists.npz"
     verified_metrics(bundle, model.model_id)
     arguments = ["recommend", str(bundle), "--k", str(settings.k), "--out", str(lists), "--device", workspace.device]
+    arguments += ["--cold-items", settings.cold_items]
     if workspace.threads:
         arguments += ["--threads", str(workspace.threads)]
     run_rec_models(model.label, arguments, bundle / "recommend.log", lambda event: None)

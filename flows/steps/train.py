@@ -141,7 +141,9 @@ def _parsed_settings(settings: Settings, own: PlainMapping) -> tuple[PlainMappin
     training = config.model_dump(mode="json", exclude=set(SPEED_ONLY))
     if config.precision == "auto":
         training["precision"] = config.resolved_precision(resolve_device(config.device))
-    evaluation = settings.evaluation.model_dump(mode="json", include={"protocol", "ks", "names", "select_by"})
+    evaluation = settings.evaluation.model_dump(
+        mode="json", include={"protocol", "ks", "names", "select_by", "cold_items"}
+    )
     return training, parse_evaluation(evaluation).model_dump(mode="json")
 
 

@@ -1,0 +1,90 @@
+"""Items nobody took in training are scored as the items whose texts are nearest; all others exactly as before."""
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rec_models.cold import ColdItems, nearest_by_text, through_text
+from rec_models.interactions import InteractionMatrix, ResidentInteractions
+from rec_models.recommender import Recommender
+from rec_models.semantic import ModelInputs, SemanticMatrix
+
+N_USERS, N_ITEMS, DIM = 7, 12, 4
+
+
+class Fixed(Recommender):
+    """A table of scores."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.register_buffer("table", table)
+
+    def scores(self, batch):
+        return self.table[batch.users]
+
+
+def world(seed, n_cold, textless=()):
+    """Inputs in which the last items are cold and some have no text, and a model with random scores."""
+    rng = np.random.default_rng(seed)
+    warm = N_ITEMS - n_cold
+    users, items = np.divmod(rng.permutation(N_USERS * warm), warm)
+    taken = InteractionMatrix.from_pairs(users, items, None, n_users=N_USERS, n_items=N_ITEMS)
+    vectors = torch.from_numpy(rng.standard_normal((N_ITEMS, DIM)).astype(np.float32))
+    present = torch.ones(N_ITEMS, dtype=torch.bool)
+    present[list(textless)] = False
+    model = Fixed(torch.from_numpy(rng.standard_normal((N_USERS, N_ITEMS)).astype(np.float32)))
+    return model, ModelInputs(taken, {"items": SemanticMatrix(vectors * present[:, None], present)}, seed)
+
+
+def scores(model, inputs):
+    return model.scores(ResidentInteractions(inputs.train).batch(np.arange(N_USERS)))
+
+
+@given(seed=st.integers(0, 2**32 - 1), n_cold=st.integers(1, N_ITEMS - 2), k=st.integers(1, 20))
+def test_a_cold_item_is_the_weighted_mean_of_its_nearest_warm_ones_by_a_plain_loop(seed, n_cold, k):
+    model, inputs = world(seed, n_cold)
+    before, after = scores(model, inputs).numpy(), scores(through_text(model, inputs, k), inputs).numpy()
+    warm = N_ITEMS - n_cold
+    np.testing.assert_array_equal(after[:, :warm], before[:, :warm])
+    unit = inputs.semantic["items"].vectors.numpy()
+    unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    for item in range(warm, N_ITEMS):
+        cosines = unit[:warm] @ unit[item]
+        chosen = np.argsort(-cosines)[: min(k, warm)]
+        weights = cosines[chosen].clip(0)
+        expected = before[:, chosen] @ (weights / weights.sum()) if weights.sum() > 0 else before[:, chosen].mean(1)
+        np.testing.assert_allclose(after[:, item], expected, atol=2e-6)
+
+
+@given(seed=st.integers(0, 2**32 - 1), n_cold=st.integers(1, 5))
+def test_weights_add_up_to_one_and_neighbours_are_warm(seed, n_cold):
+    _, inputs = world(seed, n_cold)
+    cold, warm = torch.arange(N_ITEMS - n_cold, N_ITEMS), torch.arange(N_ITEMS - n_cold)
+    nearest, weights = nearest_by_text(inputs.semantic["items"], cold, warm, 3)
+    torch.testing.assert_close(weights.sum(1), torch.ones(n_cold))
+    assert (nearest < N_ITEMS - n_cold).all() and (weights >= 0).all()
+
+
+def test_the_text_of_a_warm_item_gives_its_very_score():
+    model, inputs = world(3, 2)
+    vectors = inputs.semantic["items"].vectors
+    vectors[N_ITEMS - 1] = vectors[4]
+    after = scores(through_text(model, inputs, 1), inputs)
+    torch.testing.assert_close(after[:, N_ITEMS - 1], model.table[:, 4])
+
+
+def test_a_cold_item_without_a_text_keeps_the_models_score_and_a_textless_one_is_nobodys_neighbour():
+    model, inputs = world(5, 3, textless=(0, 1, N_ITEMS - 1))
+    wrapped = through_text(model, inputs, 4)
+    assert isinstance(wrapped, ColdItems)
+    assert wrapped.cold.tolist() == [N_ITEMS - 3, N_ITEMS - 2]
+    assert not set(wrapped.nearest.flatten().tolist()) & {0, 1}
+    torch.testing.assert_close(scores(wrapped, inputs)[:, N_ITEMS - 1], model.table[:, N_ITEMS - 1])
+
+
+def test_without_cold_items_or_texts_it_is_the_model_itself():
+    model, inputs = world(7, 0)
+    assert through_text(model, inputs) is model
+    model, inputs = world(7, 2)
+    assert through_text(model, ModelInputs(inputs.train, {}, 7)) is model
