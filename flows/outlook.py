@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from flows.embedding_outlook import due_of, in_all
 from flows.embedding_sets import by_encoder, described, embedding_sets, refuse_unknown_texts
-from flows.model_choices import ModelChoice
+from flows.model_choices import ModelChoice, earlier_choice
 from flows.projection import project
 from flows.settings import Settings
 from flows.steps import embed, ingest, profile, train
@@ -29,6 +29,7 @@ FLOP_PER_S = 1e11
 FLOP_PER_CELL = 3600.0
 LIKELY_EPOCHS = 150
 PROCESS_START_S = 4.0
+EARLIER = "earlier"
 KINDS: tuple[Literal["item"], Literal["user"]] = ("item", "user")
 
 
@@ -244,30 +245,31 @@ def _train_outlook(
 ) -> StageOutlook:
     done = _trained(settings, warehouse, sight, choices)
     past = past_seconds(warehouse.current())
-    missing = [
-        (choice, seed)
-        for choice in choices
-        for seed in range(settings.evaluation.seeds)
-        if (choice.label, seed) not in done
-    ]
-    seconds = sum(train_seconds(choice, sight.sizes, settings, past) for choice, _ in missing)
-    total = len(choices) * settings.evaluation.seeds
+    first = earlier_choice(choices, settings)
     seeds = settings.evaluation.seeds
+    missing = [(choice, seed) for choice in choices for seed in range(seeds) if (choice.label, seed) not in done]
+    if first is not None and any(choice.mapping == first.mapping for choice in choices):
+        first = None  # counted among the models
+    before = [(first, seed) for seed in range(seeds) if first is not None and (EARLIER, seed) not in done]
+    seconds = sum(train_seconds(choice, sight.sizes, settings, past) for choice, _ in [*before, *missing])
+    total = len(choices) * seeds
     words = f"{len(choices)} models × {seeds} seeds: {total - len(missing)} trained before, {len(missing)} to train"
-    facts = {"models": [choice.label for choice in choices], "to_train": len(missing)}
+    words += f"; {len(before)} LightGCN first, for item clusters" if before else ""
+    facts = {"models": [choice.label for choice in choices], "to_train": len(missing) + len(before)}
     return StageOutlook("train", "to do" if missing else "kept", words, seconds, facts=facts)
 
 
 def _trained(
     settings: Settings, warehouse: Warehouse, sight: _Sight, choices: Sequence[ModelChoice]
 ) -> set[tuple[str, int]]:
-    """(label, seed) of models that are there; needs torch only when a snapshot holds everything but the plan."""
+    """(label, seed) of models that are there; needs torch only when a snapshot holds everything but the plan.
+
+    One that others are built on goes by EARLIER and its seed.
+    """
     if sight.snapshot is None:
         return set()
     key = train.plan_key(sight.snapshot, choices, settings)
     seen = warehouse.find_stage("train", key)
-    if seen is not None:
-        models = [train.PlannedModel(**row) for row in seen.stages["train"]["summary"]["models"]]
-    else:
-        models = train.planned(sight.snapshot, choices, settings)
-    return {(model.label, model.seed) for model in models if train.is_trained(warehouse, model.model_id)}
+    plan = train.stored_plan(seen) if seen is not None else train.planned(sight.snapshot, choices, settings)
+    named = [(model.label, model) for model in plan.models] + [(EARLIER, model) for model in plan.earlier]
+    return {(label, model.seed) for label, model in named if train.is_trained(warehouse, model.model_id)}

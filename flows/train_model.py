@@ -34,8 +34,8 @@ def train_all(
 ) -> TrainingPlan:
     """The plan of every choice and seed, each of them trained."""
     plan = stage(train.plan_models, workspace, snapshot, choices, settings)
-    if not all(train.is_trained(workspace.warehouse, model.model_id) for model in plan.models):
+    if not all(train.is_trained(workspace.warehouse, model.model_id) for model in plan.everything()):
         stage(quality.refuse_bad_data, workspace, snapshot, settings.quality)
-    for model in plan.models:
+    for model in plan.everything():
         stage(train.train_model, workspace, snapshot, model, settings.profiles)
     return plan

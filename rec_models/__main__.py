@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("train", "train the bundle's model, write its checkpoint"),
         ("evaluate", "measure the checkpoint again"),
         ("recommend", "the best unseen items of every user"),
+        ("vectors", "the final vectors of items, as items.npy with its hash"),
     ):
         command = commands.add_parser(name, help=what)
         command.add_argument("bundle", type=Path)
@@ -37,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         if name == "recommend":
             command.add_argument("--k", type=int, default=20, help="list length (default: 20)")
             command.add_argument("--out", type=Path, required=True, help="where the .npz goes")
+        elif name == "vectors":
+            command.add_argument("--out", type=Path, required=True, help="the folder")
     given = parser.parse_args(arguments)
     try:
         return _run(given)
@@ -60,6 +63,8 @@ def _run(given: argparse.Namespace) -> int:
         train(bundle, emit, device=given.device)
     elif given.command == "evaluate":
         _evaluate(bundle, given.device)
+    elif given.command == "vectors":
+        _vectors(bundle, given)
     else:
         _recommend(bundle, given)
     return 0
@@ -101,6 +106,31 @@ def _recommend(bundle: Any, given: argparse.Namespace) -> None:
 
     write_atomically(given.out, save)
     emit({"event": "done", "users": len(items), "k": given.k})
+
+
+def _vectors(bundle: Any, given: argparse.Namespace) -> None:
+    import numpy as np
+    import torch
+
+    from rec_models.checkpoints import seal, write_atomically
+    from rec_models.errors import NoVectorsError
+    from rec_models.graph import GraphRecommender
+    from rec_models.training import load_trained, resolve_device
+
+    model = load_trained(bundle, resolve_device(given.device))
+    if not isinstance(model, GraphRecommender):
+        raise NoVectorsError(bundle.config["model"]["name"])
+    with torch.no_grad():
+        items = model.vectors()[1].float().cpu().numpy()
+
+    def save(path: Path) -> None:
+        with path.open("wb") as stream:
+            np.save(stream, items)
+
+    given.out.mkdir(exist_ok=True)
+    write_atomically(given.out / "items.npy", save)
+    seal(given.out)
+    emit({"event": "done", "items": len(items), "dim": items.shape[1]})
 
 
 if __name__ == "__main__":
