@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from flows.augment_outlook import rehearse_answers
 from flows.embedding_outlook import due_of, in_all
 from flows.embedding_sets import by_encoder, described, embedding_sets, refuse_unknown_texts
 from flows.model_choices import ModelChoice, earlier_choice
 from flows.projection import project
 from flows.settings import Settings
-from flows.steps import embed, ingest, profile, train
-from flows.steps.evidence import TrainingWorld, check_columns, load_prompts, training_world
+from flows.steps import augment, embed, ingest, profile, train
+from flows.steps.aspects import aspects_to_ask, load_aspects
+from flows.steps.evidence import TrainingWorld, check_columns, load_prompts, profiles_of_items, training_world
 from flows.steps.questions import Questioner
 from flows.steps.rehearse import Rehearsal, rehearse
 from flows.steps.rows import records
@@ -67,6 +69,7 @@ class _Sight:
     world: TrainingWorld | None
     sizes: dict[str, Any]
     summary: dict[str, Any]
+    item_profiles: Mapping[str, str] = field(default_factory=dict)
 
 
 def outlook(
@@ -81,8 +84,12 @@ def outlook(
     stages = [first]
     if language:
         sight, second = _profile_outlook(settings, warehouse, sight)
+        written = sight
         sight, third = _embed_outlook(settings, warehouse, sight, second)
         stages += [second, third]
+        if aspects := aspects_to_ask(choices, settings):
+            sight, fourth = _augment_outlook(settings, warehouse, written, sight, aspects)
+            stages.append(fourth)
     return [*stages, _train_outlook(settings, warehouse, sight, choices)]
 
 
@@ -150,8 +157,41 @@ def _profile_outlook(settings: Settings, warehouse: Warehouse, sight: _Sight) ->
     if engine.source == "attributes":
         stage = _composed(Questioner(world, pair, settings.profiles, engine, {}))
     else:
-        stage = _asked(warehouse, engine, rehearse(warehouse, settings.profiles, engine, pair, world))
+        rehearsal = rehearse(warehouse, settings.profiles, engine, pair, world)
+        stage = _asked(warehouse, engine, rehearsal)
+        return _Sight(None, world, sight.sizes, {}, rehearsal.questioners["user"].item_profiles), stage
     return _Sight(None, world, sight.sizes, {}), stage
+
+
+def _augment_outlook(
+    settings: Settings, warehouse: Warehouse, written: _Sight, embedded: _Sight, aspects: tuple[str, ...]
+) -> tuple[_Sight, StageOutlook]:
+    """The stage `augment`.
+
+    Args:
+        written: the sight once the profiles are there, or with what stands for those to come.
+        embedded: the sight after the embeddings.
+    """
+    from providers import parse_engine
+
+    engine, pair = parse_engine(settings.profiles.engine), load_prompts(settings.profiles)
+    if embedded.snapshot is not None:
+        prompts = load_aspects(aspects, pair, settings.profiles)
+        key = augment.augment_key(embedded.snapshot, settings.profiles, engine, prompts)
+        if found := warehouse.find_stage("augment", key):
+            said = found.stages["augment"]["summary"]
+            words = ", ".join(f"{said[aspect]:,} × {aspect}" for aspect in aspects)
+            return _Sight(found, None, embedded.sizes, {}), StageOutlook(
+                "augment", "kept", f"{words} from {said['source']}"
+            )
+    world, profiles = written.world, written.item_profiles
+    if written.snapshot is not None:
+        world = training_world(written.snapshot.read, settings.profiles.pii)
+        profiles = profiles_of_items(written.snapshot)
+    assert world is not None  # a sight holds one or the other
+    rehearsal = rehearse_answers(warehouse, settings.profiles, engine, pair, world, profiles, aspects)
+    stage = replace(_asked(warehouse, engine, rehearsal), stage="augment")
+    return _Sight(None, None, embedded.sizes, {}), replace(stage, what=f"{', '.join(aspects)}: {stage.what}")
 
 
 def _composed(questioner: Questioner) -> StageOutlook:

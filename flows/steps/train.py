@@ -11,14 +11,23 @@ from typing import TYPE_CHECKING, Any
 from flows.model_choices import ModelChoice, clusters_of, earlier_choice
 from flows.progress import duration
 from flows.settings import SPEED_ONLY, PlainMapping, ProfileSettings, Settings, digest
-from flows.steps.bundle import entity_ids, inputs_key, interaction_parts, semantic_sources
+from flows.steps.bundle import (
+    answered_aspects,
+    aspect_sources,
+    chosen_edges,
+    entity_ids,
+    inputs_key,
+    interaction_parts,
+    semantic_sources,
+)
 from flows.steps.clusters import item_clusters_of
-from flows.steps.guard import refuse_leaks, refuse_thin_text
+from flows.steps.guard import refuse_leaks, refuse_leaks_of_answers, refuse_thin_text
 from flows.steps.training_process import OnEvent, run_rec_models
 from flows.steps.verified import verified_metrics
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
+    from rec_models import SemanticSource
     from warehouse import Snapshot, Warehouse
 
 VERSION = 1
@@ -99,7 +108,11 @@ def plan_models(
 def plan_key(snapshot: Snapshot, choices: Sequence[ModelChoice], settings: Settings) -> str:
     """The plan by its plain mappings, and by the stage whose tables it is trained on."""
     upstream = snapshot.stages.get("embed", snapshot.stages["ingest"])["key"]
-    return digest("train", VERSION, upstream, settings_key(choices, settings), settings.profiles.min_coverage)
+    # a stage under an unchanged key has other answers after a retry
+    answers = [answered_aspects(snapshot, name) for name in sorted({choice.name for choice in choices})]
+    said = [found for found in answers if found]
+    key = settings_key(choices, settings)
+    return digest("train", VERSION, upstream, key, settings.profiles.min_coverage, *([said] if said else []))
 
 
 def planned(snapshot: Snapshot, choices: Sequence[ModelChoice], settings: Settings) -> TrainingPlan:
@@ -140,7 +153,8 @@ def _planned(
     config = parse_config(choice.mapping)
     mapping = config.model_dump(mode="json")
     built_on = below.model_id if below is not None and clusters_of(mapping) > 1 else None
-    facts = [inputs_key(snapshot, config.reads_language), mapping, training, evaluation, seed]
+    inputs = inputs_key(snapshot, config.reads_language, answered_aspects(snapshot, choice.name))
+    facts = [inputs, mapping, training, evaluation, seed]
     model_id = digest("model", VERSION, *facts, *([built_on] if built_on else []))[:16]
     named = (choice.label, choice.role, choice.name, seed, model_id, config.reads_language)
     return PlannedModel(*named, mapping, training, evaluation, built_on)
@@ -235,6 +249,7 @@ def _check_language(workspace: Workspace, snapshot: Snapshot, profiles: ProfileS
     if snapshot.id not in workspace.guarded:
         workspace.progress.note("train: checking that no profile has seen validation or test interactions")
         refuse_leaks(snapshot, profiles)
+        refuse_leaks_of_answers(snapshot, profiles)
         workspace.guarded.add(snapshot.id)
 
 
@@ -257,9 +272,7 @@ def _prepare_bundle(workspace: Workspace, snapshot: Snapshot, model: PlannedMode
     write_bundle(
         partial,
         parts=interaction_parts(snapshot, ids),
-        semantic=semantic_sources(workspace.warehouse, snapshot, ids, model.training["semantic_dtype"])
-        if model.reads_language
-        else {},
+        semantic=_semantic(workspace.warehouse, snapshot, ids, model),
         user_ids=ids["users"],
         item_ids=ids["items"],
         model=model.config,
@@ -273,6 +286,19 @@ def _prepare_bundle(workspace: Workspace, snapshot: Snapshot, model: PlannedMode
             **({"item_clusters_from": model.built_on} if model.built_on else {}),
         },
         item_clusters=clusters,
+        edges=chosen_edges(snapshot, ids, model.name),
+    )
+
+
+def _semantic(
+    warehouse: Warehouse, snapshot: Snapshot, ids: Mapping[str, list[str]], model: PlannedModel
+) -> dict[str, SemanticSource]:
+    """Profiles of items and users, and what the model asked for beside them."""
+    if not model.reads_language:
+        return {}
+    dtype = model.training["semantic_dtype"]
+    return semantic_sources(warehouse, snapshot, ids, dtype) | aspect_sources(
+        warehouse, snapshot, ids, model.name, dtype
     )
 
 
