@@ -8,13 +8,7 @@ from pathlib import Path
 from prompts.errors import PromptFileError, UnknownPromptError
 from prompts.loader import SHIPPED, Kind, Prompt, parse_prompt, read_prompt_file
 
-ASPECTS: dict[str, Kind] = {
-    "choice": "user",
-    "facts": "user",
-    "preference": "user",
-    "factual": "item",
-    "missing": "item",
-}
+ASPECTS: dict[str, Kind] = {"choice": "user", "preference": "user", "factual": "item"}
 """Aspect -> whom it is asked of."""
 
 _ANY_DOMAIN = "generic"
