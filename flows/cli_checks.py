@@ -117,7 +117,7 @@ def _everything(warehouse: Warehouse, current: str) -> Iterator[Check]:
 
 
 def _model(folder: Path) -> str:
-    from flows.steps.train import verified_metrics, verify_files
+    from flows.steps.verified import verified_metrics, verify_files
 
     n_files = verify_files(folder, folder.name)
     verified_metrics(folder, folder.name)

@@ -114,6 +114,20 @@ def is_option(text: str) -> bool:
     return bool(_OPTION.fullmatch(text))
 
 
+def clusters_of(mapping: PlainMapping) -> int:
+    """Item clusters that a model or its base is over, by its settings; 1 where it has none."""
+    base = mapping.get("base")
+    asked = mapping.get("clusters", base.get("clusters") if isinstance(base, dict) else None)
+    return asked if isinstance(asked, int) else 1
+
+
+def earlier_choice(choices: Iterable[ModelChoice], settings: Settings) -> ModelChoice | None:
+    """LightGCN as [models.lightgcn] has it, where item clusters are to be made from its item vectors."""
+    if all(clusters_of(choice.mapping) == 1 for choice in choices):
+        return None
+    return ModelChoice("lightgcn", defaults_of("lightgcn", settings), training=own_training("lightgcn", settings))
+
+
 def unique(choices: Iterable[ModelChoice]) -> list[ModelChoice]:
     """The choices without repetitions of a label."""
     first: dict[str, ModelChoice] = {}

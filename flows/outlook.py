@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from flows.augment_outlook import rehearse_answers
 from flows.embedding_outlook import due_of, in_all
 from flows.embedding_sets import by_encoder, described, embedding_sets, refuse_unknown_texts
-from flows.model_choices import ModelChoice
+from flows.model_choices import ModelChoice, earlier_choice
 from flows.projection import project
 from flows.settings import Settings
-from flows.steps import embed, ingest, profile, train
-from flows.steps.evidence import TrainingWorld, check_columns, load_prompts, training_world
+from flows.steps import augment, embed, ingest, profile, train
+from flows.steps.aspects import aspects_to_ask, load_aspects
+from flows.steps.evidence import TrainingWorld, check_columns, load_prompts, profiles_of_items, training_world
 from flows.steps.questions import Questioner
 from flows.steps.rehearse import Rehearsal, rehearse
 from flows.steps.rows import records
@@ -29,6 +31,7 @@ FLOP_PER_S = 1e11
 FLOP_PER_CELL = 3600.0
 LIKELY_EPOCHS = 150
 PROCESS_START_S = 4.0
+EARLIER = "earlier"
 KINDS: tuple[Literal["item"], Literal["user"]] = ("item", "user")
 
 
@@ -66,6 +69,7 @@ class _Sight:
     world: TrainingWorld | None
     sizes: dict[str, Any]
     summary: dict[str, Any]
+    item_profiles: Mapping[str, str] = field(default_factory=dict)
 
 
 def outlook(
@@ -80,8 +84,12 @@ def outlook(
     stages = [first]
     if language:
         sight, second = _profile_outlook(settings, warehouse, sight)
+        written = sight
         sight, third = _embed_outlook(settings, warehouse, sight, second)
         stages += [second, third]
+        if aspects := aspects_to_ask(choices, settings):
+            sight, fourth = _augment_outlook(settings, warehouse, written, sight, aspects)
+            stages.append(fourth)
     return [*stages, _train_outlook(settings, warehouse, sight, choices)]
 
 
@@ -149,8 +157,41 @@ def _profile_outlook(settings: Settings, warehouse: Warehouse, sight: _Sight) ->
     if engine.source == "attributes":
         stage = _composed(Questioner(world, pair, settings.profiles, engine, {}))
     else:
-        stage = _asked(warehouse, engine, rehearse(warehouse, settings.profiles, engine, pair, world))
+        rehearsal = rehearse(warehouse, settings.profiles, engine, pair, world)
+        stage = _asked(warehouse, engine, rehearsal)
+        return _Sight(None, world, sight.sizes, {}, rehearsal.questioners["user"].item_profiles), stage
     return _Sight(None, world, sight.sizes, {}), stage
+
+
+def _augment_outlook(
+    settings: Settings, warehouse: Warehouse, written: _Sight, embedded: _Sight, aspects: tuple[str, ...]
+) -> tuple[_Sight, StageOutlook]:
+    """The stage `augment`.
+
+    Args:
+        written: the sight once the profiles are there, or with what stands for those to come.
+        embedded: the sight after the embeddings.
+    """
+    from providers import parse_engine
+
+    engine, pair = parse_engine(settings.profiles.engine), load_prompts(settings.profiles)
+    if embedded.snapshot is not None:
+        prompts = load_aspects(aspects, pair, settings.profiles)
+        key = augment.augment_key(embedded.snapshot, settings.profiles, engine, prompts)
+        if found := warehouse.find_stage("augment", key):
+            said = found.stages["augment"]["summary"]
+            words = ", ".join(f"{said[aspect]:,} × {aspect}" for aspect in aspects)
+            return _Sight(found, None, embedded.sizes, {}), StageOutlook(
+                "augment", "kept", f"{words} from {said['source']}"
+            )
+    world, profiles = written.world, written.item_profiles
+    if written.snapshot is not None:
+        world = training_world(written.snapshot.read, settings.profiles.pii)
+        profiles = profiles_of_items(written.snapshot)
+    assert world is not None  # a sight holds one or the other
+    rehearsal = rehearse_answers(warehouse, settings.profiles, engine, pair, world, profiles, aspects)
+    stage = replace(_asked(warehouse, engine, rehearsal), stage="augment")
+    return _Sight(None, None, embedded.sizes, {}), replace(stage, what=f"{', '.join(aspects)}: {stage.what}")
 
 
 def _composed(questioner: Questioner) -> StageOutlook:
@@ -244,30 +285,31 @@ def _train_outlook(
 ) -> StageOutlook:
     done = _trained(settings, warehouse, sight, choices)
     past = past_seconds(warehouse.current())
-    missing = [
-        (choice, seed)
-        for choice in choices
-        for seed in range(settings.evaluation.seeds)
-        if (choice.label, seed) not in done
-    ]
-    seconds = sum(train_seconds(choice, sight.sizes, settings, past) for choice, _ in missing)
-    total = len(choices) * settings.evaluation.seeds
+    first = earlier_choice(choices, settings)
     seeds = settings.evaluation.seeds
+    missing = [(choice, seed) for choice in choices for seed in range(seeds) if (choice.label, seed) not in done]
+    if first is not None and any(choice.mapping == first.mapping for choice in choices):
+        first = None  # counted among the models
+    before = [(first, seed) for seed in range(seeds) if first is not None and (EARLIER, seed) not in done]
+    seconds = sum(train_seconds(choice, sight.sizes, settings, past) for choice, _ in [*before, *missing])
+    total = len(choices) * seeds
     words = f"{len(choices)} models × {seeds} seeds: {total - len(missing)} trained before, {len(missing)} to train"
-    facts = {"models": [choice.label for choice in choices], "to_train": len(missing)}
+    words += f"; {len(before)} LightGCN first, for item clusters" if before else ""
+    facts = {"models": [choice.label for choice in choices], "to_train": len(missing) + len(before)}
     return StageOutlook("train", "to do" if missing else "kept", words, seconds, facts=facts)
 
 
 def _trained(
     settings: Settings, warehouse: Warehouse, sight: _Sight, choices: Sequence[ModelChoice]
 ) -> set[tuple[str, int]]:
-    """(label, seed) of models that are there; needs torch only when a snapshot holds everything but the plan."""
+    """(label, seed) of models that are there; needs torch only when a snapshot holds everything but the plan.
+
+    One that others are built on goes by EARLIER and its seed.
+    """
     if sight.snapshot is None:
         return set()
     key = train.plan_key(sight.snapshot, choices, settings)
     seen = warehouse.find_stage("train", key)
-    if seen is not None:
-        models = [train.PlannedModel(**row) for row in seen.stages["train"]["summary"]["models"]]
-    else:
-        models = train.planned(sight.snapshot, choices, settings)
-    return {(model.label, model.seed) for model in models if train.is_trained(warehouse, model.model_id)}
+    plan = train.stored_plan(seen) if seen is not None else train.planned(sight.snapshot, choices, settings)
+    named = [(model.label, model) for model in plan.models] + [(EARLIER, model) for model in plan.earlier]
+    return {(label, model.seed) for label, model in named if train.is_trained(warehouse, model.model_id)}

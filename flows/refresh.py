@@ -16,7 +16,7 @@ from flows.settings import Settings
 from flows.stage import Stage, call
 from flows.steps import embed, evaluate, first_look, ingest, profile, publish, report, train
 from flows.steps.recommend import recommend_items
-from flows.train_model import train_all, train_model
+from flows.train_model import answers_for, train_all, train_model
 from flows.workspace import STAGES, Workspace
 
 
@@ -30,6 +30,7 @@ def refresh(settings: Settings, workspace: Workspace, stage: Stage = call) -> st
     stage(first_look.check_texts, workspace, snapshot, sets)
     snapshot = stage(profile.build_profiles, workspace, snapshot, settings.profiles)
     snapshot = stage(embed.embed_profiles, workspace, snapshot, sets)
+    snapshot = answers_for(choices, settings, workspace, snapshot, stage)
     plan = train_all(settings, workspace, snapshot, choices, stage)
     snapshot = stage(evaluate.register_models, workspace, snapshot, plan)
     snapshot = stage(evaluate.evaluate_models, workspace, snapshot, plan, settings.evaluation)

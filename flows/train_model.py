@@ -9,7 +9,8 @@ from flows.ingest_sources import ingest_sources
 from flows.model_choices import ModelChoice, run_choices
 from flows.settings import Settings
 from flows.stage import Stage, call
-from flows.steps import evaluate, quality, train
+from flows.steps import augment, evaluate, quality, train
+from flows.steps.aspects import aspects_to_ask
 from flows.steps.train import TrainingPlan
 from flows.workspace import Workspace
 
@@ -25,8 +26,16 @@ def train_model(settings: Settings, workspace: Workspace, stage: Stage = call) -
 def model_inputs(settings: Settings, workspace: Workspace, choices: Sequence[ModelChoice], stage: Stage = call) -> str:
     """Id of a snapshot with what the models read: profiles and vectors only where one of them reads language."""
     if stage(train.check_models, workspace, choices, settings):
-        return embed_profiles(settings, workspace, stage)
+        return answers_for(choices, settings, workspace, embed_profiles(settings, workspace, stage), stage)
     return ingest_sources(settings, workspace, stage)
+
+
+def answers_for(
+    choices: Sequence[ModelChoice], settings: Settings, workspace: Workspace, snapshot: str, stage: Stage = call
+) -> str:
+    """Id of a snapshot that also holds what the models ask a language model for beside profiles."""
+    aspects = aspects_to_ask(choices, settings)
+    return stage(augment.augment, workspace, snapshot, settings, aspects) if aspects else snapshot
 
 
 def train_all(
@@ -34,8 +43,8 @@ def train_all(
 ) -> TrainingPlan:
     """The plan of every choice and seed, each of them trained."""
     plan = stage(train.plan_models, workspace, snapshot, choices, settings)
-    if not all(train.is_trained(workspace.warehouse, model.model_id) for model in plan.models):
+    if not all(train.is_trained(workspace.warehouse, model.model_id) for model in plan.everything()):
         stage(quality.refuse_bad_data, workspace, snapshot, settings.quality)
-    for model in plan.models:
+    for model in plan.everything():
         stage(train.train_model, workspace, snapshot, model, settings.profiles)
     return plan

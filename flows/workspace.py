@@ -22,7 +22,7 @@ from flows.settings import Settings
 if TYPE_CHECKING:
     from warehouse import Snapshot, SnapshotBuilder, Warehouse
 
-STAGES = ("ingest", "profile", "embed", "train", "evaluate", "recommend", "report")
+STAGES = ("ingest", "profile", "embed", "augment", "train", "evaluate", "recommend", "report")
 
 
 @dataclass

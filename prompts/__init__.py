@@ -1,5 +1,6 @@
 """What we say to a language model, what we show it, and how strictly we read what it answers."""
 
+from prompts.aspects import ASPECTS, load_aspect
 from prompts.contents import CONTENT_CODES, Asked
 from prompts.corrections import FAULTS, corrected, fault_of
 from prompts.errors import (
@@ -18,6 +19,7 @@ from prompts.evidence import (
     check_attributes,
     item_evidence,
     user_evidence,
+    with_candidates,
 )
 from prompts.loader import AttributeField, Limits, Prompt, known_prompts, load_prompt
 from prompts.privacy import Pii, redact
@@ -26,6 +28,7 @@ from prompts.replies import RULES, Reply, parse_reply
 from prompts.salvage import best_text
 
 __all__ = [
+    "ASPECTS",
     "CONTENT_CODES",
     "FAULTS",
     "RULES",
@@ -53,10 +56,12 @@ __all__ = [
     "fault_of",
     "item_evidence",
     "known_prompts",
+    "load_aspect",
     "load_prompt",
     "parse_reply",
     "redact",
     "render",
     "rendered_data",
     "user_evidence",
+    "with_candidates",
 ]

@@ -45,6 +45,7 @@ class Evidence:
         attributes: (name, text or texts) in the prompt's order; a missing value is the word None.
         history: training items as (title, description, rating, review).
         pairs: ids of the other side of every interaction shown: a user's items, or an item's reviewers.
+        candidates: (title, description) of items to choose among, which are no interactions.
         truncated: true when a limit cut a text or a list of attributes short (sampling is no truncation).
     """
 
@@ -55,18 +56,26 @@ class Evidence:
     history: tuple[tuple[str, str, str, str], ...] = ()
     pairs: tuple[str, ...] = ()
     truncated: bool = False
+    candidates: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def hash(self) -> str:
         """sha256 of everything shown and of the ids behind it."""
         shown = [self.kind, self.attributes, self.reviews, self.history, self.pairs]
+        shown += [self.candidates] if self.candidates else []
         canonical = json.dumps(shown, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
 
 def shown_values(evidence: Evidence) -> dict[str, Any]:
-    """The evidence under the names templates know: attributes, reviews, history."""
+    """The evidence under the names templates know: attributes, reviews, history, and candidates where there are any."""
+    # a name that is always there would change the bytes of every prompt, and so pay for all of them again
+    offered = [
+        {"number": str(number), "title": title, "description": description}
+        for number, (title, description) in enumerate(evidence.candidates, start=1)
+    ]
     return {
+        **({"candidates": offered} if offered else {}),
         "attributes": {name: value if isinstance(value, str) else list(value) for name, value in evidence.attributes},
         "reviews": list(evidence.reviews),
         "history": [dict(zip(_HISTORY_KEYS, entry, strict=True)) for entry in evidence.history],
@@ -155,6 +164,21 @@ def user_evidence(
         truncated=cut or any(was_cut for _, was_cut in entries),
     )
     return _within(evidence, prompt.limits.max_tokens)
+
+
+def with_candidates(evidence: Evidence, prompt: Prompt, offered: Sequence[tuple[Any, Any]]) -> Evidence:
+    """The evidence with items to choose among, each a (title, description), as many as are given.
+
+    Raises:
+        ValueError: fewer than two; there would be nothing to choose.
+    """
+    if len(offered) < 2:
+        raise ValueError(f"{len(offered)} candidates, expected at least 2")
+    shown = []
+    for title, description in offered:
+        text, _ = shorten(as_text(description), prompt.limits.description_chars)
+        shown.append((as_text(title) or MISSING, text or MISSING))
+    return replace(evidence, candidates=tuple(shown))
 
 
 def _allowed(

@@ -151,6 +151,15 @@ class Prompt:
         kept = tuple(field for field in self.fields if field.name in attributes)
         return replace(self, front=self.front.model_copy(update={"attributes": kept}))
 
+    def choosing_among(self, n: int) -> Prompt:
+        """This prompt with the numbers 1 to n as the choices of every field that has choices."""
+        numbers = tuple(str(number) for number in range(1, n + 1))
+        shapes = {
+            name: shape.model_copy(update={"choices": numbers}) if shape.choices else shape
+            for name, shape in self.reply.items()
+        }
+        return replace(self, front=self.front.model_copy(update={"reply": shapes}))
+
     @cached_property
     def reply_schema(self) -> dict[str, Any]:
         """JSON schema of the reply."""
@@ -180,7 +189,7 @@ def load_prompt(domain: str, kind: str, directory: Path | str | None = None) -> 
     for root in (overlay, SHIPPED):
         path = None if root is None else root / domain / f"{kind}.md"
         if path is not None and path.is_file():
-            return parse_prompt(prompt_id, kind, _read(path), path)
+            return parse_prompt(prompt_id, kind, read_prompt_file(path), path)
     raise UnknownPromptError(prompt_id, known, overlay)
 
 
@@ -216,7 +225,12 @@ def parse_prompt(prompt_id: str, kind: Kind, text: str, path: Path) -> Prompt:
     return prompt
 
 
-def _read(path: Path) -> str:
+def read_prompt_file(path: Path) -> str:
+    """The text of a prompt file.
+
+    Raises:
+        PromptFileError: too large, or not UTF-8.
+    """
     if path.stat().st_size > _MAX_BYTES:
         raise PromptFileError(path, None, f"larger than {_MAX_BYTES} bytes")
     try:

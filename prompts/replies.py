@@ -42,7 +42,7 @@ def parse_reply(text: str, prompt: Prompt, asked: Asked | None = None, tolerate:
 
     Raises:
         ReplyError: with a code of `prompts.syntax` or `prompts.contents`, or one of wrong_keys, wrong_type,
-            no_profile, too_short, too_long, too_few, too_many, not_a_choice.
+            no_profile, too_short, too_long, too_few, too_many, not_a_choice, same_choice.
     """
     refuse_runaway(text)
     document, repair = read_object(text, prompt.reply)
@@ -52,6 +52,9 @@ def parse_reply(text: str, prompt: Prompt, asked: Asked | None = None, tolerate:
         unknown = len(set(document) - set(prompt.reply))
         raise ReplyError("wrong_keys", f"missing: {missing}; {unknown} keys that nobody asked for")
     values = {name: _checked(name, document[name], shape) for name, shape in prompt.reply.items()}
+    for name, shape in prompt.reply.items():
+        if shape.unlike is not None and values[name] == values.get(shape.unlike):
+            raise ReplyError("same_choice", f"`{name}` repeats the choice of `{shape.unlike}`")
     profile = _joined(values, prompt.reply, "profile")
     _refuse_no_answer(profile, prompt)
     refuse_contents(document, prompt.reply, asked or Asked(language=prompt.front.language), tolerate)

@@ -15,6 +15,7 @@ class ReplyField(BaseModel):
         part: fields of the part `profile` are joined into the text that is embedded, those of `reasoning` into its
             reasoning, in the order of the file; others are asked for, checked and left out.
         label: stands before the field's text where several are joined.
+        unlike: name of another field that must not have made the same choice.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,6 +28,7 @@ class ReplyField(BaseModel):
     max_items: int | None = Field(default=None, gt=0, le=100)
     part: Literal["profile", "reasoning"] | None = None
     label: str = Field(default="", max_length=40)
+    unlike: str | None = None
 
     @model_validator(mode="after")
     def _bounds_leave_room(self) -> ReplyField:

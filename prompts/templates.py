@@ -14,7 +14,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from prompts.text import as_json
 
 _SAMPLE_NONCE = "0" * 16
-VARIABLES = {"item": ("open", "close", "attributes", "reviews"), "user": ("open", "close", "attributes", "history")}
+VARIABLES = {
+    "item": ("open", "close", "attributes", "reviews"),
+    "user": ("open", "close", "attributes", "history", "candidates"),
+}
 
 
 class TemplateFault(ValueError):
@@ -88,9 +91,10 @@ def check_template(template: str, kind: str) -> None:
         known = ", ".join(VARIABLES[kind])
         raise TemplateFault(f"template: unknown variable `{unknown[0]}`; known for {kind} prompts: {known}", line)
     entry = {"title": "t", "description": "d", "rating": "5", "review": "r"}
+    offered = {"number": "1", "title": "t", "description": "d"}
     for values in (
-        {"attributes": {"title": "<data>"}, "reviews": ["a", "b"], "history": [entry, entry]},
-        {"attributes": {}, "reviews": [], "history": []},
+        {"attributes": {"title": "<data>"}, "reviews": ["a", "b"], "history": [entry, entry], "candidates": [offered]},
+        {"attributes": {}, "reviews": [], "history": [], "candidates": []},
     ):
         read_block(fill(template, kind, _SAMPLE_NONCE, values), _SAMPLE_NONCE)
 

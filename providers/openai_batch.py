@@ -95,7 +95,7 @@ class OpenAIBatchEngine:
     def __init__(self, config: OpenAIBatchConfig, key: SecretStr) -> None:
         self._config = config
         self._key = key
-        self._budget = Budget(config.cap)
+        self.budget = Budget(config.cap)
 
     def complete(
         self, requests: Iterable[Request], journal: Journal | None = None, on_progress: OnProgress | None = None
@@ -118,7 +118,7 @@ class OpenAIBatchEngine:
         from providers.batch_run import BatchRun
 
         with self._config.server(self._key) as server:
-            run = BatchRun(self._config, server, journal, self._budget, on_progress)
+            run = BatchRun(self._config, server, journal, self.budget, on_progress)
             yield from run.recover()
             walking = iter(requests)
             started, pause_s = time.monotonic(), self._config.poll_s

@@ -62,7 +62,7 @@ class OpenAIEngine:
         self._config = config
         self._key = key
         self._price = price
-        self._budget = Budget(config.cap, section=config.section)
+        self.budget = Budget(config.cap, section=config.section)
         self._running: list[tuple[Executor, threading.Thread]] = []
 
     def complete(
@@ -87,7 +87,7 @@ class OpenAIEngine:
         from providers.executor import Executor
 
         inbox: queue.SimpleQueue[Completion | str | None] = queue.SimpleQueue()
-        executor = Executor(self._config, self._key, self._price, self._budget, journal, inbox)
+        executor = Executor(self._config, self._key, self._price, self.budget, journal, inbox)
         thread = threading.Thread(target=executor.run, args=(requests,), name="openai-engine", daemon=True)
         self._running.append((executor, thread))
         thread.start()

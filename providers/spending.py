@@ -125,6 +125,11 @@ class Budget:
         """The day of UTC, counted from 1970."""
         return int(self._clock() // _DAY_S)
 
+    def carry(self, calls: int, tokens: int, usd: float) -> None:
+        """Counts what this run committed before, through an engine that is closed by now."""
+        with self._lock:
+            self._run.add(calls, tokens, usd)
+
     def open_day(self, committed_since: Callable[[int], Committed]) -> None:
         """Takes over what was committed today already; asked for once a day, and only when a day is capped.
 

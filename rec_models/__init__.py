@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rec_models.bundle import Bundle, SemanticSource, write_bundle
+    from rec_models.candidates import graph_candidates
+    from rec_models.clusters import item_clusters
     from rec_models.comparison import PairedComparison, paired_comparison
     from rec_models.errors import RecModelsError
     from rec_models.interactions import InteractionMatrix
@@ -20,6 +22,8 @@ _HOMES = {
     "RecModelsError": "errors",
     "SemanticSource": "bundle",
     "catalogue": "settings",
+    "graph_candidates": "candidates",
+    "item_clusters": "clusters",
     "paired_comparison": "comparison",
     "parse_config": "settings",
     "parse_evaluation": "settings",
@@ -36,6 +40,8 @@ __all__ = [
     "RecModelsError",
     "SemanticSource",
     "catalogue",
+    "graph_candidates",
+    "item_clusters",
     "paired_comparison",
     "parse_config",
     "parse_evaluation",

@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("evaluate", "measure the checkpoint again"),
         ("recommend", "the best unseen items of every user"),
         ("latent", "the posterior means of every user"),
+        ("vectors", "the final vectors of items, as items.npy with its hash"),
     ):
         command = commands.add_parser(name, help=what)
         command.add_argument("bundle", type=Path)
@@ -41,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--cold-items", choices=("text", "model"), default="text", help=how)
         if name in ("recommend", "latent"):
             command.add_argument("--out", type=Path, required=True, help="where the .npz goes")
+        elif name == "vectors":
+            command.add_argument("--out", type=Path, required=True, help="the folder")
     given = parser.parse_args(arguments)
     try:
         return _run(given)
@@ -66,6 +69,8 @@ def _run(given: argparse.Namespace) -> int:
         _evaluate(bundle, given.device)
     elif given.command == "latent":
         _latent(bundle, given)
+    elif given.command == "vectors":
+        _vectors(bundle, given)
     else:
         _recommend(bundle, given)
     return 0
@@ -112,6 +117,31 @@ def _recommend(bundle: Any, given: argparse.Namespace) -> None:
     items, scores = recommend(model, resident, resident, given.k)
     _save(given.out, {"item_index": items, "score": scores})
     emit({"event": "done", "users": len(items), "k": given.k})
+
+
+def _vectors(bundle: Any, given: argparse.Namespace) -> None:
+    import numpy as np
+    import torch
+
+    from rec_models.checkpoints import seal, write_atomically
+    from rec_models.errors import NoVectorsError
+    from rec_models.graph import GraphRecommender
+    from rec_models.training import load_trained, resolve_device
+
+    model = load_trained(bundle, resolve_device(given.device))
+    if not isinstance(model, GraphRecommender):
+        raise NoVectorsError(bundle.config["model"]["name"])
+    with torch.no_grad():
+        items = model.vectors()[1].float().cpu().numpy()
+
+    def save(path: Path) -> None:
+        with path.open("wb") as stream:
+            np.save(stream, items)
+
+    given.out.mkdir(exist_ok=True)
+    write_atomically(given.out / "items.npy", save)
+    seal(given.out)
+    emit({"event": "done", "items": len(items), "dim": items.shape[1]})
 
 
 def _save(path: Path, arrays: Mapping[str, Any]) -> None:

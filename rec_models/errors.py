@@ -108,6 +108,19 @@ class ItemClustersError(RecModelsError, LookupError):
         )
 
 
+class NoVectorsError(RecModelsError, TypeError):
+    """A model without one final vector an item."""
+
+    exit_code = 2
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.model = model
+
+    def __str__(self) -> str:
+        return f"{self.model} has no vectors of items; a model on the graph has, such as lightgcn"
+
+
 class NotFiniteError(RecModelsError, ArithmeticError):
     """Training met NaN or infinity and stopped."""
 

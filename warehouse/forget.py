@@ -144,6 +144,8 @@ def _reach(snapshots: "Sequence[Snapshot]", user_id: str) -> _Reach:
     for snapshot in snapshots:
         rows = snapshot.read("profiles", ["entity_id", "evidence", "profile"], {"kind": "user"}).to_pylist()
         told.update(row["entity_id"] for row in rows if row["profile"] and not items.isdisjoint(row["evidence"]))
+        rows = snapshot.read("augmentations", ["entity_id", "evidence", "candidates"], {"kind": "user"}).to_pylist()
+        told.update(row["entity_id"] for row in rows if not items.isdisjoint([*row["evidence"], *row["candidates"]]))
         pairs = snapshot.read("interactions", ["user_id", "item_id"])
         pairs = pairs.filter(pc.field("item_id").isin(pa.array(sorted(items | met), pa.string())))
         around.update(("user", other) for other in _column(pairs, "user_id"))
@@ -155,7 +157,12 @@ def _answers(snapshot: "Snapshot | None") -> set[str]:
     """Keys of the replies that the rows left were made of: no word of the user is in either."""
     if snapshot is None:
         return set()
-    return {key for name in ("profiles", "decisions") for key in _column(snapshot.read(name), "request_key") if key}
+    return {
+        key
+        for name in ("profiles", "augmentations", "decisions")
+        for key in _column(snapshot.read(name), "request_key")
+        if key
+    }
 
 
 def _column(rows: pa.Table, name: str) -> set[str]:
@@ -167,6 +174,7 @@ def _texts_that_stay(snapshot: "Snapshot | None") -> set[str]:
     if snapshot is None:
         return set()
     texts = snapshot.read("profiles", ["profile"])["profile"].to_pylist()
+    texts += snapshot.read("augmentations", ["text"])["text"].to_pylist()
     staying = {hashlib.sha256(text.encode()).hexdigest() for text in texts if text}
     for name in snapshot.tables:
         if name.startswith("embeddings_"):

@@ -13,8 +13,9 @@ import numpy as np
 from flows.report.content import GroupGain, LatentActivity, Sweep, SweepPoint
 from flows.steps.bundle import entity_ids, interaction_parts
 from flows.steps.scores import holm_adjusted, per_user_values
-from flows.steps.train import PlannedModel, TrainingPlan, verified_metrics
+from flows.steps.train import PlannedModel, TrainingPlan
 from flows.steps.training_process import run_rec_models
+from flows.steps.verified import verified_metrics
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flows.caution import clean
 from flows.errors import NothingToAcceptError, StoppedProfilesError
 from flows.settings import ProfileSettings
-from flows.steps.questions import Question, Questioner
+from flows.steps.questions import Question, Questions
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Asking:
 
     Args:
         decided: (kind, id, request key) → the profile a person accepted.
+        what: is asked for, in progress lines.
     """
 
     workspace: Workspace
@@ -89,12 +90,13 @@ class Asking:
     engine: Engine
     journal: Journal
     decided: Mapping[tuple[str, str, str], str]
+    what: str = "profile"
 
-    def ask_all(self, questioner: Questioner, kind: str) -> list[str]:
+    def ask_all(self, questioner: Questions, kind: str) -> list[str]:
         """A row for every question of a kind; returns the ids that have no text of their own."""
         silent: list[str] = []
         kept: dict[str, Question] = {}
-        ids, label = questioner.ids(kind), f"profile {kind}s"
+        ids, label = questioner.ids(kind), f"{self.what} {kind}s"
         failures: list[Failure] = []
 
         def requests() -> Iterator[Request]:
@@ -173,7 +175,7 @@ class Asking:
                 requests.append(request)
         if not requests:
             return failures
-        label = f"profile {requests[0].kind}s, asked again"
+        label = f"{self.what} {requests[0].kind}s, asked again"
         for done, completion in enumerate(self._answers(iter(requests), requests[0].kind, len(requests)), start=1):
             self.rows.reasked += 1
             self.workspace.tally.reasked += not completion.cached
@@ -217,7 +219,7 @@ class Asking:
         except ReplyError as error:
             return failure.add(error.code, error.detail, completion.text, answered=True)
         self.rows.repaired += reply.repaired
-        self._keep(question, reply.profile, reply.reasoning, request.key, self._named(completion))
+        self._keep(question, reply.profile, reply.reasoning, request.key, self._named(completion), reply.fields)
         return None
 
     def _named(self, completion: Completion) -> str:
@@ -232,7 +234,15 @@ class Asking:
             self.workspace.progress.note(f"a reply comes from the model `{shown}`, not from `{asked}`, which was asked")
         return name
 
-    def _keep(self, question: Question, profile: str, reasoning: str | None, key: str | None, model: str) -> None:
+    def _keep(
+        self,
+        question: Question,
+        profile: str,
+        reasoning: str | None,
+        key: str | None,
+        model: str,
+        fields: Mapping[str, Any] | None = None,
+    ) -> None:
         request, evidence = question.request, question.evidence
         row = profile_row(
             question.rendered.prompt, request.kind, request.entity_id, profile, list(evidence.pairs), evidence.hash

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flows.settings import digest
+from flows.steps.aspect_vectors import table_of
+from flows.steps.aspects import CHOICE, aspects_of
 from flows.steps.rows import index_order, positions, strings
 from flows.steps.split import PARTS
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from rec_models import InteractionMatrix, SemanticSource
     from warehouse import MatrixDtype, MatrixPaths, Snapshot, Warehouse
 
@@ -71,10 +75,52 @@ def semantic_matrix(
     return warehouse.matrix(snapshot, spec)
 
 
-def inputs_key(snapshot: Snapshot, reads_language: bool) -> str:
-    """What a model is trained on, by content: the split alone, or the split and the vectors."""
+def answered_aspects(snapshot: Snapshot, name: str) -> dict[str, str]:
+    """aspect -> content of the answers, of what the snapshot holds of those a model of that name reads."""
+    content = snapshot.stages.get("augment", {}).get("summary", {}).get("content", {})
+    return {aspect: content[aspect] for aspect in aspects_of(name) if aspect in content}
+
+
+def aspect_sources(
+    warehouse: Warehouse, snapshot: Snapshot, ids: Mapping[str, list[str]], name: str, dtype: MatrixDtype
+) -> dict[str, SemanticSource]:
+    """The matrices of the texts that a model of that name asked for, such as `items_factual`."""
+    from prompts import ASPECTS
+    from rec_models import SemanticSource
+    from warehouse import MatrixSpec
+
+    embed = snapshot.stages["embed"]["summary"]
+    found = {}
+    for aspect, content in answered_aspects(snapshot, name).items():
+        table, kind = table_of(aspect), ASPECTS[aspect]
+        if table not in snapshot.tables:
+            continue
+        order = tuple(ids[f"{kind}s"])
+        key = digest("matrix", MATRIX_VERSION, embed["semantic_key"], aspect, content, dtype)[:40]
+        paths = warehouse.matrix(snapshot, MatrixSpec(key, table, kind, order, embed["encoder_key"], dtype))
+        about = {"source": snapshot.stages["augment"]["summary"]["source"], "dtype": dtype, "missing": paths.missing}
+        about |= {"encoder": embed["encoder"], "encoder_key": embed["encoder_key"]}
+        found[f"{kind}s_{aspect}"] = SemanticSource(paths.values, paths.mask, about, paths.patch)
+    return found
+
+
+def chosen_edges(snapshot: Snapshot, ids: Mapping[str, list[str]], name: str) -> dict[str, NDArray[np.int64]]:
+    """name -> (n_users, 2) item a language model chose for each user and one it refused, -1 for none; or nothing."""
+    if CHOICE not in answered_aspects(snapshot, name):
+        return {}
+    columns = ["entity_id", "liked", "refused"]
+    rows = snapshot.read("augmentations", columns=columns, filter_equal={"aspect": CHOICE})
+    users, *pair = (strings(rows, column) for column in columns)
+    edges = np.full((len(ids["users"]), 2), -1, np.int64)
+    places = positions(users, ids["users"])
+    edges[places] = np.stack([positions(items, ids["items"]) for items in pair], 1)
+    return {name: edges}
+
+
+def inputs_key(snapshot: Snapshot, reads_language: bool, aspects: Mapping[str, str]) -> str:
+    """What a model is trained on, by content: the split alone, or the split, the vectors and other answers."""
     ingest = snapshot.stages["ingest"]["summary"]
     facts: list[Any] = [ingest["split_hash"], ingest["items_hash"], ingest["users_hash"]]
     if reads_language:
         facts.append(snapshot.stages["embed"]["summary"]["semantic_key"])
-    return digest("inputs", *facts)
+    return digest("inputs", *facts, *([dict(aspects)] if aspects else []))

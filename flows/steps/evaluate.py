@@ -14,7 +14,8 @@ from flows.steps.bundle import entity_ids
 from flows.steps.ingest import stamp
 from flows.steps.rows import records
 from flows.steps.scores import Comparison, compare_models, cutoff, interval, stored_arrays
-from flows.steps.train import PlannedModel, TrainingPlan, verified_metrics
+from flows.steps.train import PlannedModel, TrainingPlan
+from flows.steps.verified import verified_metrics
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def register_models(workspace: Workspace, snapshot_id: str, plan: TrainingPlan) 
         "registered": n_new,
         "settings_key": plan.settings_key,
         "models": [asdict(model) for model in plan.models],
+        "earlier": [asdict(model) for model in plan.earlier],
     }
     stamp(builder, "train", plan.key, summary)
     return workspace.done("train", workspace.commit(builder), started)
@@ -78,6 +80,8 @@ def append_models(workspace: Workspace, builder: SnapshotBuilder, upstream: Snap
         # of a trial only its validation was written down
         known.update(row["model_id"] for row in rows if row["state"] not in TRIAL_STATES)
     new = [model for model in plan.models if model.model_id not in known]
+    known.update(model.model_id for model in new)
+    new += [model for model in plan.earlier if model.model_id not in known]
     users = entity_ids(upstream)["users"]
     for model in new:
         directory = workspace.warehouse.inside("models", model.model_id)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from prompts import Evidence, HistoryEntry, Prompt, ReviewEntry
+    from warehouse import Snapshot
 
 POOLED = "pooled"
 READ_OF_ROWS = ("user_id", "item_id", "rating", "text")
@@ -118,6 +119,13 @@ def training_world(read: ReadTable, pii: str = "off") -> TrainingWorld:
     world.histories.update(histories)
     world.reviews.update(reviews)
     return world
+
+
+def profiles_of_items(snapshot: Snapshot) -> dict[str, str]:
+    """item id -> its profile, where it has one."""
+    rows = snapshot.read("profiles", columns=["entity_id", "profile"], filter_equal={"kind": "item"})
+    pairs = zip(strings(rows, "entity_id"), rows.column("profile").to_pylist(), strict=True)
+    return {entity_id: profile for entity_id, profile in pairs if profile}
 
 
 def check_columns(pair: PromptPair, summary: Mapping[str, Any]) -> None:

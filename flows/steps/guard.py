@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flows.errors import CoverageError, LeakedEvidenceError, StaleEvidenceError
 from flows.settings import ProfileSettings
+from flows.steps.aspects import load_aspects, questioners
 from flows.steps.evidence import (
     POOLED,
     PromptPair,
@@ -14,6 +15,7 @@ from flows.steps.evidence import (
     item_text_evidence,
     load_prompts,
     pooled_evidence,
+    profiles_of_items,
     training_world,
     user_text_evidence,
 )
@@ -33,11 +35,39 @@ def refuse_leaks(snapshot: Snapshot, settings: ProfileSettings) -> int:
     rows = records(
         snapshot.read("profiles", columns=["kind", "entity_id", "profile", "source", "evidence_hash", "evidence"])
     )
-    splits = snapshot.read("splits")
-    pairs = zip(strings(splits, "user_id"), strings(splits, "item_id"), strict=True)
-    parts = dict(zip(pairs, strings(splits, "part"), strict=True))
-    _refuse_other_parts(rows, parts)
-    _refuse_other_hashes(rows, training_world(snapshot.read, settings.pii), load_prompts(settings), settings.seed)
+    _refuse_other_parts(rows, _parts(snapshot))
+    world, pair = training_world(snapshot.read, settings.pii), load_prompts(settings)
+    item_profiles = {row["entity_id"]: row["profile"] for row in rows if row["kind"] == "item"}
+    _refuse_other_hashes(rows, lambda row: _evidence_hash(row, world, pair, item_profiles, settings.seed))
+    return len(rows)
+
+
+def refuse_leaks_of_answers(snapshot: Snapshot, settings: ProfileSettings) -> int:
+    """How many rows of `augmentations` were checked the same way; none where nothing was asked.
+
+    Raises:
+        LeakedEvidenceError, StaleEvidenceError: as `refuse_leaks`; what was offered to choose among is evidence too.
+    """
+    from providers import parse_engine
+
+    columns = ["kind", "entity_id", "aspect", "evidence_hash", "evidence"]
+    rows = records(snapshot.read("augmentations", columns=columns)) if "augment" in snapshot.stages else []
+    if not rows:
+        return 0
+    _refuse_other_parts(rows, _parts(snapshot))
+    engine, world = parse_engine(settings.engine), training_world(snapshot.read, settings.pii)
+    prompts = load_aspects(sorted({row["aspect"] for row in rows}), load_prompts(settings), settings)
+    askers = {
+        asker.aspect: asker for asker in questioners(prompts, world, settings, engine, profiles_of_items(snapshot))
+    }
+
+    def expected(row: Mapping[str, Any]) -> str:
+        if row["entity_id"] not in (world.users if row["kind"] == "user" else world.items):
+            return "none: not in the tables"
+        evidence = askers[row["aspect"]].evidence(row["entity_id"])
+        return evidence.hash if evidence else "none: no text"
+
+    _refuse_other_hashes(rows, expected)
     return len(rows)
 
 
@@ -55,6 +85,12 @@ def refuse_thin_text(snapshot: Snapshot, model: str, required: float) -> None:
         raise CoverageError(model, n_text, n_items, required)
 
 
+def _parts(snapshot: Snapshot) -> dict[tuple[str, str], str]:
+    splits = snapshot.read("splits")
+    pairs = zip(strings(splits, "user_id"), strings(splits, "item_id"), strict=True)
+    return dict(zip(pairs, strings(splits, "part"), strict=True))
+
+
 def _refuse_other_parts(rows: list[dict[str, Any]], parts: Mapping[tuple[str, str], str]) -> None:
     leaks = []
     for row in rows:
@@ -69,11 +105,10 @@ def _refuse_other_parts(rows: list[dict[str, Any]], parts: Mapping[tuple[str, st
         raise LeakedEvidenceError(kind, entity_id, other, part, len(leaks))
 
 
-def _refuse_other_hashes(rows: list[dict[str, Any]], world: TrainingWorld, pair: PromptPair, seed: int) -> None:
-    item_profiles = {row["entity_id"]: row["profile"] for row in rows if row["kind"] == "item"}
+def _refuse_other_hashes(rows: list[dict[str, Any]], hash_of: Callable[[Mapping[str, Any]], str]) -> None:
     stale = []
     for row in rows:
-        expected = _evidence_hash(row, world, pair, item_profiles, seed)
+        expected = hash_of(row)
         if row["evidence_hash"] != expected:
             stale.append((row["kind"], row["entity_id"], row["evidence_hash"], expected))
     if stale:

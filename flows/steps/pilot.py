@@ -56,8 +56,7 @@ def run_pilot(workspace: Workspace, settings: Settings, n: int) -> Pilot:
         ready = [ask for ask in rehearsal.asks.values() if ask.ready and ask.attempt_class == "first"]
         questions: dict[str, Question] = {}
         for ask in _evenly(ready, n):
-            questioner = rehearsal.items if ask.kind == "item" else rehearsal.users
-            question = questioner.of(ask.kind, ask.entity_id)
+            question = rehearsal.questioners[ask.kind].of(ask.kind, ask.entity_id)
             assert question is not None, "what was rehearsed can be asked"
             questions[question.request.key] = question
         pilot.asked = len(questions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from flows.steps.rows import records, sequence_hash, strings
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
+    from prompts import Prompt
     from providers import Engine, EngineConfig, Journal
     from warehouse import Snapshot, Warehouse
 
@@ -62,21 +63,21 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
     check_columns(pair, upstream.stages["ingest"]["summary"])
     world = training_world(upstream.read, settings.pii)
     if engine_settings.source != "attributes":
-        _require_room(workspace.warehouse, len(world.items) + len(world.users))
+        require_room(workspace.warehouse, len(world.items) + len(world.users))
     with workspace.warehouse.ledger() as ledger, engine_settings.open() as engine:
         if workspace.repay:
             ledger.batches.release()
         rows = _written(workspace, world, pair, settings, engine_settings, engine, ledger)
     workspace.tally.quarantined += len(rows.quarantine)
     n_asked = len(rows.quarantine) + sum(row["source"] != POOLED for row in rows.profiles)
-    _refuse_above_limit([row["code"] for row in rows.quarantine], n_asked, settings)
+    refuse_above_limit("profile", [row["code"] for row in rows.quarantine], n_asked, settings)
     for row in rows.profiles:
         row["snapshot"] = upstream.id
     summary = profile_summary(rows, pair, engine_settings)
     _warn_of_other_models(workspace, rows, engine_settings.source)
     builder = workspace.warehouse.begin(upstream)
     builder.replace("profiles", arrow_rows("profiles", rows.profiles))
-    builder.replace("prompts", arrow_rows("prompts", _prompt_rows(upstream, pair)))
+    builder.replace("prompts", arrow_rows("prompts", known_prompts(upstream, (pair.item, pair.user))))
     if rows.decisions:
         builder.append("decisions", arrow_rows("decisions", rows.decisions))
     builder.replace("quarantine", arrow_rows("quarantine", _quarantine_rows(upstream, rows, workspace.run_id)))
@@ -84,7 +85,7 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
     return workspace.done("profile", workspace.commit(builder), started)
 
 
-def _require_room(warehouse: Warehouse, n_questions: int) -> None:
+def require_room(warehouse: Warehouse, n_questions: int) -> None:
     """A run that could not keep its replies is not begun; answered ones are counted too, for they cost no call to find.
 
     Raises:
@@ -196,20 +197,25 @@ def _refuse_stored(snapshot: Snapshot, settings: ProfileSettings) -> None:
     said = snapshot.stages["profile"]["summary"]
     aside = snapshot.read("quarantine", columns=["code"], filter_equal={"stage": "profile"})
     n_asked = said["quarantined"] + said["item_profiles"] + said["user_profiles"]
-    _refuse_above_limit(strings(aside, "code"), n_asked, settings)
+    refuse_above_limit("profile", strings(aside, "code"), n_asked, settings)
 
 
-def _refuse_above_limit(codes: Sequence[str], n_asked: int, settings: ProfileSettings) -> None:
+def refuse_above_limit(stage: str, codes: Sequence[str], n_asked: int, settings: ProfileSettings) -> None:
+    """Nothing, when no larger share of the answers was put aside than the settings allow.
+
+    Raises:
+        QuarantineLimitError: counts the codes.
+    """
     limit = settings.max_quarantined_share
     if len(codes) > limit * n_asked:
         counted = ", ".join(f"{code} {n}" for code, n in Counter(codes).most_common())
-        raise QuarantineLimitError("profile", len(codes), n_asked, limit, counted, "profiles.max_quarantined_share")
+        raise QuarantineLimitError(stage, len(codes), n_asked, limit, counted, "profiles.max_quarantined_share")
 
 
-def _prompt_rows(upstream: Snapshot, pair: PromptPair) -> list[dict[str, Any]]:
-    """Every prompt ever used in this lineage and the two of today."""
+def known_prompts(upstream: Snapshot, today: Iterable[Prompt]) -> list[dict[str, Any]]:
+    """Rows of every prompt ever used in this lineage and of those of today."""
     known = {(row["prompt_id"], row["version"], row["fingerprint"]): row for row in records(upstream.read("prompts"))}
-    for prompt in (pair.item, pair.user):
+    for prompt in today:
         row = {
             "prompt_id": prompt.id,
             "version": prompt.version,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from flows.settings import ProfileSettings
 from flows.steps.evidence import PromptPair, TrainingWorld, has_attributes, item_text_evidence, user_text_evidence
@@ -24,6 +24,14 @@ class Question:
     @property
     def evidence(self) -> Evidence:
         return self.rendered.evidence
+
+
+class Questions(Protocol):
+    """Who is asked about, and the question of each; None where there is nothing to ask."""
+
+    def ids(self, kind: str) -> list[str]: ...
+
+    def of(self, kind: str, entity_id: str) -> Question | None: ...
 
 
 @dataclass(frozen=True)
@@ -64,14 +72,17 @@ class Questioner:
         return list(self.world.items if kind == "item" else self.world.users)
 
     def _asked(self, prompt: Prompt, evidence: Evidence | None, entity_id: str) -> Question | None:
-        from prompts import render
+        return None if evidence is None else question_of(self.engine, prompt, evidence, entity_id)
 
-        if evidence is None:
-            return None
-        rendered = render(prompt, evidence)
-        # what composes texts from fields has no use for messages, and rendering them is most of the work
-        messages = rendered.messages if self.engine.source != "attributes" else ()
-        request = self.engine.request(
-            messages=messages, schema=rendered.schema, fields=rendered.fields, kind=prompt.kind, entity_id=entity_id
-        )
-        return Question(request, rendered)
+
+def question_of(engine: EngineConfig, prompt: Prompt, evidence: Evidence, entity_id: str) -> Question:
+    """A prompt filled with evidence, as an engine is asked."""
+    from prompts import render
+
+    rendered = render(prompt, evidence)
+    # what composes texts from fields has no use for messages, and rendering them is most of the work
+    messages = rendered.messages if engine.source != "attributes" else ()
+    request = engine.request(
+        messages=messages, schema=rendered.schema, fields=rendered.fields, kind=prompt.kind, entity_id=entity_id
+    )
+    return Question(request, rendered)

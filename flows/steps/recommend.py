@@ -12,8 +12,9 @@ from flows.settings import RecommendSettings, digest
 from flows.steps.bundle import entity_ids, semantic_matrix
 from flows.steps.ingest import stamp
 from flows.steps.rows import positions, strings
-from flows.steps.train import PlannedModel, verified_metrics
+from flows.steps.train import PlannedModel
 from flows.steps.training_process import run_rec_models
+from flows.steps.verified import verified_metrics
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +16,7 @@ from flows.steps.questions import Questioner
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
-    from providers import Completion, EngineConfig, Request
+    from providers import Completion, Engine, EngineConfig, Request
     from warehouse import Warehouse
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -66,16 +67,17 @@ class Rehearsal:
         n_texts: entities that have something to say.
         n_second: second questions that follow stored replies, answered or not.
         at_server: keys that wait in a batch, submitted and maybe paid for; the run collects them.
+        questioners: kind → who makes its questions of a profile; the users' knows the profiles of items, written or
+            to come.
     """
 
-    items: Questioner
-    users: Questioner
     asks: dict[str, Ask] = field(default_factory=dict)
     answered: dict[str, Reply | None] = field(default_factory=dict)
     n_texts: int = 0
     n_first: int = 0
     n_second: int = 0
     at_server: set[str] = field(default_factory=set)
+    questioners: dict[str, Questioner] = field(default_factory=dict)
 
     @property
     def replies(self) -> list[Reply]:
@@ -92,22 +94,30 @@ def rehearse(
     warehouse: Warehouse, settings: ProfileSettings, engine: EngineConfig, pair: PromptPair, world: TrainingWorld
 ) -> Rehearsal:
     """Every question of the stage, looked up in the ledger; judged and asked again as the stage itself would."""
-    workspace = Workspace(warehouse, "", "plan")
     rows, item_profiles = ProfileRows(), {}
     items = Questioner(world, pair, settings, engine, {})
-    rehearsal = Rehearsal(items, Questioner(world, pair, settings, engine, item_profiles))
+    users = Questioner(world, pair, settings, engine, item_profiles)
+    with playing_through(warehouse, engine) as (workspace, rehearsal, stored, ledger):
+        rehearsal.questioners.update(item=items, user=users)
+        asking = Asking(workspace, rows, settings, engine, stored, ledger, decided(workspace))
+        silent = asking.ask_all(items, "item")
+        item_profiles.update(_as_long_as_known({row["entity_id"]: row["profile"] for row in rows.profiles}))
+        silent += asking.ask_all(users, "user")
+    rehearsal.n_texts = len(world.items) + len(world.users) - len(silent)
+    return rehearsal
+
+
+@contextmanager
+def playing_through(warehouse: Warehouse, engine: EngineConfig) -> Iterator[tuple[Workspace, Rehearsal, Engine, Any]]:
+    """A place to ask in, what is found there, an engine that knows stored replies alone, and the journal it reads."""
+    rehearsal = Rehearsal()
     stored = _StoredReplies(engine, rehearsal, _asked_before(warehouse), _submitted(warehouse, engine))
     if (warehouse.root / "ledger.sqlite").exists():
         ledger: Any = warehouse.ledger(read_only=True)
     else:
         ledger = _NoLedger()
     with ledger:
-        asking = Asking(workspace, rows, settings, engine, stored, ledger, decided(workspace))
-        silent = asking.ask_all(items, "item")
-        item_profiles.update(_as_long_as_known({row["entity_id"]: row["profile"] for row in rows.profiles}))
-        silent += asking.ask_all(rehearsal.users, "user")
-    rehearsal.n_texts = len(world.items) + len(world.users) - len(silent)
-    return rehearsal
+        yield Workspace(warehouse, "", "plan"), rehearsal, stored, ledger
 
 
 def rule_tokens(request: Request) -> int:

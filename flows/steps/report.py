@@ -16,7 +16,8 @@ from flows.steps.bundle import entity_ids, semantic_matrix
 from flows.steps.costs import cost_rows
 from flows.steps.rows import records, strings
 from flows.steps.scores import interval, per_user_metrics, per_user_values
-from flows.steps.train import PlannedModel, TrainingPlan, verified_metrics
+from flows.steps.train import PlannedModel, TrainingPlan
+from flows.steps.verified import verified_metrics
 from flows.workspace import StageNote, Workspace, versions
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flows.errors import IncomparableModelsError
-from flows.steps.train import PlannedModel, TrainingPlan, verified_metrics
+from flows.steps.train import PlannedModel, TrainingPlan
+from flows.steps.verified import verified_metrics
 
 if TYPE_CHECKING:
     from warehouse import Snapshot, Warehouse

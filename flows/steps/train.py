@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.errors import CheckpointError
-from flows.model_choices import ModelChoice
+from flows.model_choices import ModelChoice, clusters_of, earlier_choice
 from flows.progress import duration
 from flows.settings import SPEED_ONLY, PlainMapping, ProfileSettings, Settings, digest
-from flows.steps.bundle import entity_ids, inputs_key, interaction_parts, semantic_sources
-from flows.steps.guard import refuse_leaks, refuse_thin_text
+from flows.steps.bundle import (
+    answered_aspects,
+    aspect_sources,
+    chosen_edges,
+    entity_ids,
+    inputs_key,
+    interaction_parts,
+    semantic_sources,
+)
+from flows.steps.clusters import item_clusters_of
+from flows.steps.guard import refuse_leaks, refuse_leaks_of_answers, refuse_thin_text
 from flows.steps.training_process import OnEvent, run_rec_models
+from flows.steps.verified import verified_metrics
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
+    from rec_models import SemanticSource
     from warehouse import Snapshot, Warehouse
 
 VERSION = 1
@@ -26,7 +35,12 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """One model to train with one seed; `model_id` names data, settings and seed, so a trained one is found again."""
+    """One model to train with one seed; `model_id` names data, settings and seed, so a trained one is found again.
+
+    Attributes:
+        built_on: id of the model whose item vectors this one's item clusters are made of, or None.
+        needed_by: labels of the models that are built on this one, in words.
+    """
 
     label: str
     role: str
@@ -37,15 +51,32 @@ class PlannedModel:
     config: PlainMapping
     training: PlainMapping
     evaluation: PlainMapping
+    built_on: str | None = None
+    needed_by: str = ""
+
+    def title(self) -> str:
+        """The label, and what it is trained for where that is another model."""
+        return (
+            f"{self.label}, whose item vectors make the clusters of {self.needed_by}," if self.needed_by else self.label
+        )
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """The models of one command; `key` names the plan before any model setting was validated."""
+    """The models of one command; `key` names the plan before any model setting was validated.
+
+    Attributes:
+        earlier: trained before the models, because some of them are built on these; compared with nothing.
+    """
 
     key: str
     settings_key: str
     models: tuple[PlannedModel, ...]
+    earlier: tuple[PlannedModel, ...] = ()
+
+    def everything(self) -> list[PlannedModel]:
+        """All that is trained, in that order; what others are built on may also be among the models."""
+        return [*self.earlier, *self.models]
 
     def labels(self) -> list[str]:
         return list(dict.fromkeys(model.label for model in self.models))
@@ -68,33 +99,64 @@ def plan_models(
     key = plan_key(snapshot, choices, settings)
     seen = workspace.warehouse.find_stage("train", key)
     if seen is not None:
-        models = tuple(PlannedModel(**row) for row in seen.stages["train"]["summary"]["models"])
-        if all(is_trained(workspace.warehouse, model.model_id) for model in models):
-            return TrainingPlan(key, settings_key(choices, settings), models)
-    return TrainingPlan(key, settings_key(choices, settings), tuple(planned(snapshot, choices, settings)))
+        plan = stored_plan(seen)
+        if all(is_trained(workspace.warehouse, model.model_id) for model in plan.everything()):
+            return plan
+    return planned(snapshot, choices, settings)
 
 
 def plan_key(snapshot: Snapshot, choices: Sequence[ModelChoice], settings: Settings) -> str:
     """The plan by its plain mappings, and by the stage whose tables it is trained on."""
     upstream = snapshot.stages.get("embed", snapshot.stages["ingest"])["key"]
-    return digest("train", VERSION, upstream, settings_key(choices, settings), settings.profiles.min_coverage)
+    # a stage under an unchanged key has other answers after a retry
+    answers = [answered_aspects(snapshot, name) for name in sorted({choice.name for choice in choices})]
+    said = [found for found in answers if found]
+    key = settings_key(choices, settings)
+    return digest("train", VERSION, upstream, key, settings.profiles.min_coverage, *([said] if said else []))
 
 
-def planned(snapshot: Snapshot, choices: Sequence[ModelChoice], settings: Settings) -> list[PlannedModel]:
-    """Every choice with every seed, validated, under its model id."""
+def planned(snapshot: Snapshot, choices: Sequence[ModelChoice], settings: Settings) -> TrainingPlan:
+    """Every choice with every seed, validated, under its model id, and what some of them are built on."""
+    seeds = range(settings.evaluation.seeds)
+    first = earlier_choice(choices, settings)
+    below = [_planned(snapshot, first, seed, settings) for seed in seeds] if first else []
+    models = tuple(
+        _planned(snapshot, choice, seed, settings, below[seed] if below else None)
+        for choice in choices
+        for seed in seeds
+    )
+    needed_by = ", ".join(choice.label for choice in choices if clusters_of(choice.mapping) > 1)
+    earlier = tuple(replace(model, needed_by=needed_by) for model in below)
+    return TrainingPlan(plan_key(snapshot, choices, settings), settings_key(choices, settings), models, earlier)
+
+
+def stored_plan(snapshot: Snapshot) -> TrainingPlan:
+    """The plan that a snapshot has seen through."""
+    stage = snapshot.stages["train"]
+    models, earlier = (
+        tuple(PlannedModel(**row) for row in stage["summary"].get(name, ())) for name in ("models", "earlier")
+    )
+    return TrainingPlan(stage["key"], stage["summary"]["settings_key"], models, earlier)
+
+
+def _planned(
+    snapshot: Snapshot,
+    choice: ModelChoice,
+    seed: int,
+    settings: Settings,
+    below: PlannedModel | None = None,
+) -> PlannedModel:
     from rec_models import parse_config
 
-    models = []
-    for choice in choices:
-        training, evaluation = _parsed_settings(settings, choice.training)
-        config = parse_config(choice.mapping)
-        mapping = config.model_dump(mode="json")
-        inputs = inputs_key(snapshot, config.reads_language)
-        for seed in range(settings.evaluation.seeds):
-            model_id = digest("model", VERSION, inputs, mapping, training, evaluation, seed)[:16]
-            named = (choice.label, choice.role, choice.name, seed, model_id, config.reads_language)
-            models.append(PlannedModel(*named, mapping, training, evaluation))
-    return models
+    training, evaluation = _parsed_settings(settings, choice.training)
+    config = parse_config(choice.mapping)
+    mapping = config.model_dump(mode="json")
+    built_on = below.model_id if below is not None and clusters_of(mapping) > 1 else None
+    inputs = inputs_key(snapshot, config.reads_language, answered_aspects(snapshot, choice.name))
+    facts = [inputs, mapping, training, evaluation, seed]
+    model_id = digest("model", VERSION, *facts, *([built_on] if built_on else []))[:16]
+    named = (choice.label, choice.role, choice.name, seed, model_id, config.reads_language)
+    return PlannedModel(*named, mapping, training, evaluation, built_on)
 
 
 def check_models(workspace: Workspace, choices: Sequence[ModelChoice], settings: Settings) -> bool:
@@ -125,7 +187,8 @@ def settings_key(choices: Sequence[ModelChoice], settings: Settings) -> str:
     if training.get("precision") == "auto":
         training["precision"] = _parsed_settings(settings, {})[0]["precision"]
     evaluation = settings.evaluation.model_dump(mode="json", exclude={"baselines"})
-    return digest([asdict(choice) for choice in choices], training, evaluation)
+    first = earlier_choice(choices, settings)
+    return digest([asdict(choice) for choice in choices], training, evaluation, *([asdict(first)] if first else []))
 
 
 def _parsed_settings(settings: Settings, own: PlainMapping) -> tuple[PlainMapping, PlainMapping]:
@@ -170,11 +233,11 @@ def train_model(
     if model.reads_language:
         _check_language(workspace, snapshot, profiles)
     partial = warehouse.inside("models", f"{model.model_id}.partial")
-    _prepare_bundle(warehouse, snapshot, model, partial)
+    _prepare_bundle(workspace, snapshot, model, partial)
     arguments = ["train", str(partial), "--device", workspace.device]
     if workspace.threads:
         arguments += ["--threads", str(workspace.threads)]
-    run_rec_models(model.label, arguments, partial / "train.log", _follow(workspace, model, tells_test))
+    run_rec_models(model.title(), arguments, partial / "train.log", _follow(workspace, model, tells_test))
     metrics = verified_metrics(partial, model.model_id)
     _describe(partial, snapshot, model, metrics)
     if final.exists():
@@ -189,70 +252,15 @@ def is_trained(warehouse: Warehouse, model_id: str) -> bool:
     return (warehouse.inside("models", model_id) / "checkpoint" / "sha256.json").is_file()
 
 
-def verified_metrics(directory: Path, model_id: str) -> dict[str, Any]:
-    """metrics.json of a trained model, every file of its checkpoint hashed first.
-
-    Raises:
-        CheckpointError: a file is missing, has other bytes, belongs to another model, or a metric is not finite.
-    """
-    checkpoint = directory / "checkpoint"
-    verify_files(checkpoint, model_id)
-    metrics = json.loads((checkpoint / "metrics.json").read_text(encoding="utf-8"))
-    _refuse_foreign(directory, model_id, metrics)
-    for part in ("valid", "test"):
-        for name, value in metrics[part].items():
-            if value is None or not -1e9 < value < 1e9:
-                raise CheckpointError(model_id, "checkpoint/metrics.json", f"{part} {name} is {value}")
-    return metrics
-
-
-def _refuse_foreign(directory: Path, model_id: str, metrics: Mapping[str, Any]) -> None:
-    """A checkpoint is whole by its own sums wherever it is copied to; only its bundle says whose it is."""
-    from warehouse import file_sha256
-
-    recorded = directory / "sha256.json"
-    if not recorded.is_file():
-        raise CheckpointError(model_id, str(recorded), "it is missing, so nothing says what the model was trained on")
-    got, expected = str(metrics.get("bundle", "none")), file_sha256(recorded)
-    if got != expected:
-        problem = f"it was trained on the bundle {got[:12]}, expected {expected[:12]}, the one beside it"
-        raise CheckpointError(model_id, str(directory / "checkpoint" / "metrics.json"), problem)
-    about = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("about", {})
-    if about.get("model_id") != model_id:
-        problem = f"it is the bundle of model {about.get('model_id')}, expected {model_id}"
-        raise CheckpointError(model_id, str(directory / "config.json"), problem)
-
-
-def verify_files(folder: Path, model_id: str) -> int:
-    """How many files of a folder have the bytes its sha256.json says.
-
-    Raises:
-        CheckpointError: names the first one that has not.
-    """
-    from warehouse import file_sha256
-
-    recorded = folder / "sha256.json"
-    if not recorded.is_file():
-        raise CheckpointError(model_id, str(recorded), "it is missing, so the model was never finished")
-    sums = json.loads(recorded.read_text(encoding="utf-8"))
-    for name, expected in sums.items():
-        path = folder / name
-        if not path.is_file():
-            raise CheckpointError(model_id, str(path), "it is missing")
-        got = file_sha256(path)
-        if got != expected:
-            raise CheckpointError(model_id, str(path), f"its sha256 is {got[:12]}…, expected {expected[:12]}…")
-    return len(sums)
-
-
 def _check_language(workspace: Workspace, snapshot: Snapshot, profiles: ProfileSettings) -> None:
     if snapshot.id not in workspace.guarded:
         workspace.progress.note("train: checking that no profile has seen validation or test interactions")
         refuse_leaks(snapshot, profiles)
+        refuse_leaks_of_answers(snapshot, profiles)
         workspace.guarded.add(snapshot.id)
 
 
-def _prepare_bundle(warehouse: Warehouse, snapshot: Snapshot, model: PlannedModel, partial: Path) -> None:
+def _prepare_bundle(workspace: Workspace, snapshot: Snapshot, model: PlannedModel, partial: Path) -> None:
     """A whole bundle at `partial`; the one of a run that was cut off is kept, so that its training resumes."""
     from rec_models import Bundle, RecModelsError, write_bundle
     from warehouse import make_directory
@@ -265,19 +273,39 @@ def _prepare_bundle(warehouse: Warehouse, snapshot: Snapshot, model: PlannedMode
             shutil.rmtree(partial)  # cut off while it was written
     make_directory(partial.parent)
     ids = entity_ids(snapshot)
+    clusters = None
+    if model.built_on:
+        clusters = item_clusters_of(workspace, model.built_on, clusters_of(model.config), model.seed, model.label)
     write_bundle(
         partial,
         parts=interaction_parts(snapshot, ids),
-        semantic=semantic_sources(warehouse, snapshot, ids, model.training["semantic_dtype"])
-        if model.reads_language
-        else {},
+        semantic=_semantic(workspace.warehouse, snapshot, ids, model),
         user_ids=ids["users"],
         item_ids=ids["items"],
         model=model.config,
         training=model.training,
         evaluation=model.evaluation,
         seed=model.seed,
-        about={"model_id": model.model_id, "label": model.label, "snapshot": snapshot.id},
+        about={
+            "model_id": model.model_id,
+            "label": model.label,
+            "snapshot": snapshot.id,
+            **({"item_clusters_from": model.built_on} if model.built_on else {}),
+        },
+        item_clusters=clusters,
+        edges=chosen_edges(snapshot, ids, model.name),
+    )
+
+
+def _semantic(
+    warehouse: Warehouse, snapshot: Snapshot, ids: Mapping[str, list[str]], model: PlannedModel
+) -> dict[str, SemanticSource]:
+    """Profiles of items and users, and what the model asked for beside them."""
+    if not model.reads_language:
+        return {}
+    dtype = model.training["semantic_dtype"]
+    return semantic_sources(warehouse, snapshot, ids, dtype) | aspect_sources(
+        warehouse, snapshot, ids, model.name, dtype
     )
 
 

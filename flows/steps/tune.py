@@ -20,7 +20,8 @@ from flows.steps.evaluate import TRIAL_STATES
 from flows.steps.publish import append_run
 from flows.steps.rows import records
 from flows.steps.search import Budget, Method, Search, drawn
-from flows.steps.train import PlannedModel, is_trained, planned, train_model, verified_metrics
+from flows.steps.train import PlannedModel, is_trained, planned, train_model
+from flows.steps.verified import verified_metrics
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -170,11 +171,12 @@ def record_tuning(workspace: Workspace, snapshot_id: str, tuning: Tuning, settin
 def _tried(
     workspace: Workspace, snapshot: Snapshot, choice: ModelChoice, values: dict[str, object], settings: Settings
 ) -> Trial:
-    models = tuple(planned(snapshot, [choice], settings))
+    plan = planned(snapshot, [choice], settings)
+    models = plan.models
     there = all(is_trained(workspace.warehouse, model.model_id) for model in models)
     started = time.monotonic()
     try:
-        for model in models:
+        for model in plan.everything():
             train_model(workspace, snapshot.id, model, settings.profiles, tells_test=False)
     except TrainingFailedError as error:
         if error.exit_code != _DIVERGED:

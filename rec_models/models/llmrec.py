@@ -70,7 +70,8 @@ class LLMRecConfig(RecommenderConfig):
     def build(self, inputs: ModelInputs) -> LLMRec:
         """The untrained model, with the bundle's edges or surrogates for them."""
         items, users = language_of(self.name, inputs, self.language)
-        given = inputs.edges.get(EDGES)
+        # in a control nothing may carry meaning, and a language model's choice does
+        given = inputs.edges.get(EDGES) if self.language == "profiles" else None
         edges = surrogate_edges(inputs.train, items, users, self.candidates) if given is None else given
         return LLMRec(self, inputs.train, items, users, edges, surrogate=given is None)
 

@@ -45,6 +45,7 @@ LAYERS = {  # inside rec_models, low to high; a module may import from its own l
     "diffusion": 1,
     "information": 1,
     "clusters": 1,
+    "candidates": 1,
     "semantic": 1,
     "metrics": 1,
     "comparison": 1,

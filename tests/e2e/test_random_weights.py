@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import subprocess
@@ -15,9 +13,8 @@ import pytest
 from servers.choices import CHOICES, DOMAIN, RANDOM_MODEL, write_choices_catalogue, write_choices_settings
 from servers.encoders import StandInEncoder
 from servers.llama import llama_server
+from servers.training import train_here
 
-import flows.steps.recommend
-import flows.steps.train
 import providers
 from flows import cli
 from warehouse import Warehouse
@@ -54,18 +51,6 @@ class ChoiceEncoder(StandInEncoder):
         return np.eye(len(CHOICES), dtype=np.float32)[[CHOICES.index(text) for text in texts]]
 
 
-def in_this_process(label, arguments, log, on_event):
-    """`python -m rec_models …` without a new interpreter."""
-    from rec_models.__main__ import main
-
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        code = main(list(arguments))
-    assert code == 0, printed.getvalue()
-    for line in printed.getvalue().splitlines():
-        on_event(json.loads(line))
-
-
 @pytest.fixture
 def folder(tmp_path: Path):
     """A catalogue and a running server, which the settings name."""
@@ -79,8 +64,7 @@ def folder(tmp_path: Path):
 def test_a_real_server_with_random_weights_leads_from_items_to_recommendations(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(providers, "parse_encoder", lambda settings: ChoiceEncoder())
-    monkeypatch.setattr(flows.steps.train, "run_rec_models", in_this_process)
-    monkeypatch.setattr(flows.steps.recommend, "run_rec_models", in_this_process)
+    train_here(monkeypatch)
     code = cli.run(["run", "--json"])
     document = json.loads(capsys.readouterr().out)
     check_run(folder, code, document)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
 import shutil
 from pathlib import Path
@@ -12,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from servers.encoders import StandInEncoder
+from servers.training import train_here
 
-import flows.steps.recommend
-import flows.steps.train
 import providers
 from flows import cli
-from flows.errors import CoverageError, LeakedEvidenceError, StaleEvidenceError, TrainingFailedError
+from flows.errors import CoverageError, LeakedEvidenceError, StaleEvidenceError
 from flows.settings import Settings
 from flows.settings_layers import load_settings
 from flows.steps.guard import refuse_leaks, refuse_thin_text
@@ -41,26 +38,11 @@ class WordEncoder(StandInEncoder):
         return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
 
 
-def in_this_process(label, arguments, log, on_event):
-    """`python -m rec_models …` without a new interpreter."""
-    from rec_models.__main__ import main
-
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        code = main(list(arguments))
-    events = [json.loads(line) for line in printed.getvalue().splitlines()]
-    if code:
-        raise TrainingFailedError(label, code, events[-1]["message"], str(log))
-    for event in events:
-        on_event(event)
-
-
 @pytest.fixture(scope="module")
 def small_parts():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(providers, "parse_encoder", lambda settings: WordEncoder())
-        patch.setattr(flows.steps.train, "run_rec_models", in_this_process)
-        patch.setattr(flows.steps.recommend, "run_rec_models", in_this_process)
+        train_here(patch)
         yield
 
 

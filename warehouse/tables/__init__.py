@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from warehouse.errors import SchemaMismatchError, UnknownTableError
 from warehouse.table import Table, declared
+from warehouse.tables.augmentations import AUGMENTATIONS
 from warehouse.tables.decisions import DECISIONS
 from warehouse.tables.embeddings import EMBEDDINGS
 from warehouse.tables.interactions import INTERACTIONS
@@ -31,6 +32,7 @@ TABLES: tuple[Table, ...] = (
     SPLITS,
     PROMPTS,
     PROFILES,
+    AUGMENTATIONS,
     EMBEDDINGS,
     RECOMMENDATIONS,
     METRICS,

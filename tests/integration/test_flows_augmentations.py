@@ -1,0 +1,218 @@
+"""What LLMRec and KAR ask a language model for: through the ledger and budget of the profiles, read by the models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from servers.catalogue import write_catalogue
+from servers.counting import chat, counting_server
+from servers.encoders import StandInEncoder
+from servers.training import train_here
+
+import providers
+from flows import cli
+from flows.errors import LeakedEvidenceError, StaleEvidenceError
+from flows.settings_layers import load_settings
+from flows.steps.guard import refuse_leaks_of_answers
+from rec_models import Bundle
+from warehouse import Snapshot, Warehouse, arrow_rows
+
+ITEMS, USERS, DIM = 12, 9, 16
+PROFILES = ITEMS + USERS
+KAR = ITEMS + USERS
+LEARNING = """
+[training]
+epochs = 2
+[models.llmrec]
+dim = 4
+[models.kar]
+dim = 4
+expert_hidden_dim = 4
+own_experts = 1
+"""
+
+
+class LetterEncoder(StandInEncoder):
+    """Unit vectors that depend on every letter of a text."""
+
+    key, short_name, dim, model, dtype = "e" * 64, "letters", DIM, "letters", "float32"
+
+    def encode(self, texts, on_progress=None):
+        drawn = [np.frombuffer(hashlib.sha256(text.encode()).digest()[:DIM], np.uint8) for text in texts]
+        matrix = np.array(drawn, np.float32).reshape(len(texts), DIM) + 1
+        return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+
+
+def data_of(asked: Any) -> dict[str, Any]:
+    """The block of a question, read as a model would."""
+    block = re.search(r'<data id="[0-9a-f]+">(.*)</data', asked["messages"][1]["content"], re.DOTALL)
+    assert block is not None
+    return json.loads(block[1])
+
+
+def is_choice(asked: Any) -> bool:
+    return "candidates" in data_of(asked)
+
+
+def model(number: int, asked: Any) -> Any:
+    """Takes the last candidate and leaves the first; else writes something of its own about everybody."""
+    if is_choice(asked):
+        n = len(data_of(asked)["candidates"])
+        return chat(json.dumps({"reasoning": "Quiet things point that way.", "liked": str(n), "refused": "1"}))
+    digest = hashlib.sha256(asked["messages"][1]["content"].encode()).hexdigest()
+    word = digest.translate(str.maketrans("0123456789", "ghijklmnop"))[:8]
+    profile = f"Somebody who keeps returning to slow exploration of the {word} sort, above all in the evening."
+    return chat(json.dumps({"reasoning": "Several facts agree with each other.", "profile": profile}))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """(command -> document, last line, code), beside a server that counts; see `run.server`."""
+    monkeypatch.setattr(providers, "parse_encoder", lambda settings: LetterEncoder())
+    train_here(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    answers = {"script": model}
+    with counting_server(lambda number, asked: answers["script"](number, asked)) as (url, server):
+        write_catalogue(tmp_path, url, items=ITEMS, users=USERS)
+        path = tmp_path / "semalign.toml"
+        path.write_text(path.read_text(encoding="utf-8") + LEARNING, encoding="utf-8")
+
+        def command(*words: str, code: int = 0) -> tuple[dict, str]:
+            capsys.readouterr()
+            assert cli.run([*words, "--json"]) == code, capsys.readouterr().err
+            out, err = capsys.readouterr()
+            return json.loads(out) if out else {}, err.strip().splitlines()[-1]
+
+        command.server, command.folder, command.answers = server, tmp_path, answers  # type: ignore[attr-defined]
+        yield command
+
+
+def published(folder: Path) -> Snapshot:
+    found = Warehouse(folder / "w").current()
+    assert found is not None
+    return found
+
+
+def bundle_of(folder: Path, label: str) -> Bundle:
+    found = [Bundle.open(path) for path in (folder / "w" / "models").iterdir()]
+    return next(one for one in found if one.config["about"]["label"] == label)
+
+
+def test_both_models_are_asked_for_what_they_read_and_nothing_is_asked_twice(run):
+    plan, _ = run("compare", "--models", "llmrec,kar", "--only-estimate")
+    counted = {stage["stage"]: stage["calls"] for stage in plan["estimate"]["stages"]}
+    first, _ = run("compare", "--models", "llmrec,kar")
+    questions = run.server.requests
+    n_choices = sum(map(is_choice, questions))
+    assert n_choices == USERS and first["calls"] == len(questions) == PROFILES + USERS + KAR
+    assert (counted["profile"], counted["augment"]) == (PROFILES, USERS + KAR)
+    assert set(run.server.paid.values()) == {1}
+    again, _ = run("compare", "--models", "llmrec,kar")
+    assert again["calls"] == 0 and again["trained"] == 0 and len(run.server.requests) == len(questions)
+    kept, _ = run("compare", "--models", "llmrec,kar", "--only-estimate")
+    assert [stage["state"] for stage in kept["estimate"]["stages"]] == ["kept"] * 5
+    assert again["metrics"] == first["metrics"]
+    provenance = {score["label"]: score["provenance"] for score in first["scores"]}
+    assert provenance["llmrec"] == {"edges": "a language model's"}
+    assert provenance["kar"] == {"users_preference": "its own", "items_factual": "its own"}
+
+
+def test_the_answers_are_rows_and_reach_the_models(run):
+    run("compare", "--models", "llmrec,kar")
+    snapshot = published(run.folder)
+    rows = snapshot.read("augmentations").to_pylist()
+    by_aspect = {
+        aspect: [row for row in rows if row["aspect"] == aspect] for aspect in ("choice", "preference", "factual")
+    }
+    assert [len(own) for own in by_aspect.values()] == [USERS, USERS, ITEMS] and len(rows) == 2 * USERS + ITEMS
+    keys = {call["request_key"] for call in snapshot.read("llm_calls").to_pylist()}
+    splits = {(row["user_id"], row["item_id"]): row["part"] for row in snapshot.read("splits").to_pylist()}
+    for row in rows:
+        assert row["request_key"] in keys and row["source"] == "tiny" and row["prompt_version"] == 1
+        assert row["prompt_id"] == f"generic/{row['kind']}_{row['aspect']}"
+        assert all(splits[row["entity_id"], item] == "train" for item in row["evidence"])
+    bundle = bundle_of(run.folder, "llmrec")
+    users, items = (json.loads((bundle.directory / f"{kind}_ids.json").read_text()) for kind in ("user", "item"))
+    edges = bundle.inputs().edges["llmrec"].tolist()
+    for row in by_aspect["choice"]:
+        assert row["text"] is None and row["liked"] == row["candidates"][-1] and row["refused"] == row["candidates"][0]
+        assert not [item for item in row["candidates"] if splits.get((row["entity_id"], item)) == "train"]
+        assert edges[users.index(row["entity_id"])] == [items.index(row["liked"]), items.index(row["refused"])]
+    inputs = bundle_of(run.folder, "kar").inputs()
+    assert {"items_factual", "users_preference"} < set(inputs.semantic)
+    own = inputs.semantic["users_preference"]
+    expected = LetterEncoder().encode([row["text"] for row in by_aspect["preference"]])
+    places = [users.index(row["entity_id"]) for row in by_aspect["preference"]]
+    assert own.present.all() and np.allclose(own.vectors.numpy()[places], expected)
+    prompts = {row["prompt_id"] for row in snapshot.read("prompts").to_pylist()}
+    assert {"games/item", "games/user", "generic/user_choice", "generic/item_factual"} <= prompts
+
+
+def test_without_a_language_model_nothing_is_asked_and_stand_ins_say_so(run):
+    document, _ = run("compare", "--models", "llmrec,kar", "--set", "profiles.engine=attributes")
+    assert not run.server.requests and document["calls"] == 0
+    assert "augment" not in {stage["stage"] for stage in document["estimate"]["stages"]}
+    provenance = {score["label"]: score["provenance"] for score in document["scores"]}
+    assert provenance["llmrec"] == {"edges": "surrogate edges, from embeddings"}
+    assert set(provenance["kar"].values()) == {"profiles"}
+    assert published(run.folder).rows("augmentations") == 0
+
+
+def test_a_model_that_reads_profiles_alone_asks_for_nothing_more(run):
+    run("compare", "--models", "rlmrec_c", "--set", "models.rlmrec_c.dim=4")
+    assert len(run.server.requests) == PROFILES
+
+
+def test_one_cap_holds_for_profiles_and_answers_together_and_the_rest_comes_later(run):
+    cap = f"profiles.engine.cap.calls={PROFILES + 4}"
+    _, last = run("compare", "--models", "llmrec", "--set", cap, code=4)
+    assert len(run.server.requests) == PROFILES + 4 and "calls" in last
+    document, _ = run("compare", "--models", "llmrec")
+    assert document["calls"] == USERS - 4 and set(run.server.paid.values()) == {1}
+
+
+def test_a_choice_of_nothing_that_was_offered_is_asked_about_once_more_and_then_put_aside(run):
+    def stubborn(number, asked):
+        if is_choice(asked) and "An earlier answer" not in asked["messages"][1]["content"]:
+            return chat(json.dumps({"reasoning": "Both are quiet.", "liked": "1", "refused": "1"}))
+        if is_choice(asked) and number % 2:
+            return chat(json.dumps({"reasoning": "That one.", "liked": "77", "refused": "1"}))
+        return model(number, asked)
+
+    run.answers["script"] = stubborn
+    document, _ = run("compare", "--models", "llmrec")
+    assert document["calls"] == PROFILES + 2 * USERS
+    snapshot = published(run.folder)
+    aside = snapshot.read("quarantine").to_pylist()
+    assert {(row["stage"], row["kind"], row["code"]) for row in aside} == {("augment", "user", "not_a_choice")}
+    assert "same_choice" in aside[0]["detail"] and aside[0]["detail"].startswith("choice: ")
+    edges = bundle_of(run.folder, "llmrec").inputs().edges["llmrec"]
+    assert (edges[:, 0] < 0).sum() == len(aside) == USERS - snapshot.rows("augmentations")
+    run("compare", "--models", "llmrec", "--set", "profiles.max_quarantined_share=0.1", code=4)
+    assert len(run.server.requests) == document["calls"]
+
+
+def test_the_guard_refuses_answers_that_saw_what_is_tested(run):
+    run("compare", "--models", "llmrec,kar")
+    warehouse = Warehouse(run.folder / "w")
+    settings = load_settings(run.folder / "semalign.toml", (), {}, run.folder).profiles
+    current = published(run.folder)
+    assert refuse_leaks_of_answers(current, settings) == 2 * USERS + ITEMS
+    rows = current.read("augmentations").to_pylist()
+    hidden = next(row for row in current.read("splits").to_pylist() if row["part"] == "test")
+    with warehouse.lock("test"):
+        for change, error in (
+            ({"evidence": [hidden["item_id"]]}, LeakedEvidenceError),
+            ({"evidence_hash": "0" * 64}, StaleEvidenceError),
+        ):
+            changed = [row | (change if row["entity_id"] == hidden["user_id"] else {}) for row in rows]
+            builder = warehouse.begin(current)
+            builder.replace("augmentations", arrow_rows("augmentations", changed))
+            with pytest.raises(error):
+                refuse_leaks_of_answers(builder.commit(), settings)
