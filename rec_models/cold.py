@@ -1,4 +1,4 @@
-"""Items nobody took in training, scored through their text: as the items whose texts are nearest to theirs."""
+"""Items nobody took in training, scored through their text: as the best of the items whose texts are nearest."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ _ROWS_AT_ONCE = 1024
 
 
 class ColdItems(Recommender):
-    """A model whose scores of cold items are means of its scores of their nearest warm items.
+    """A model in which a cold item is worth to a user what the best of its nearest warm items is.
 
     A cold item has a text and no training interaction: a model has only learnt that nobody takes it. Its score becomes
-    the mean over the warm items with the nearest texts, weighted by cosine; warm items keep theirs exactly.
+    the highest among the warm items with the nearest texts; warm items keep theirs exactly. A mean would be beaten by
+    the very items it is made of: over ten of them no cold item reached a list of twenty (docs/experiments.md).
 
     Source: ours.
     """
 
     cold: Tensor
     nearest: Tensor
-    weights: Tensor
 
-    def __init__(self, model: Recommender, cold: Tensor, nearest: Tensor, weights: Tensor) -> None:
+    def __init__(self, model: Recommender, cold: Tensor, nearest: Tensor) -> None:
         super().__init__()
         self.model = model
-        for name, values in (("cold", cold), ("nearest", nearest), ("weights", weights)):
-            self.register_buffer(name, values, persistent=False)
+        self.register_buffer("cold", cold, persistent=False)
+        self.register_buffer("nearest", nearest, persistent=False)
 
     def scores(self, batch: UserBatch) -> Tensor:
         """(batch, n_items) float32."""
         scores = self.model.scores(batch).float()
-        own = torch.zeros(len(scores), len(self.cold), device=scores.device)
-        for place in range(self.nearest.shape[1]):  # one neighbour at a time: nothing of (batch, cold, k) is made
-            own += scores[:, self.nearest[:, place]] * self.weights[:, place]
-        return scores.index_copy(1, self.cold, own)
+        best = scores[:, self.nearest[:, 0]]
+        for place in range(1, self.nearest.shape[1]):  # one neighbour at a time: nothing of (batch, cold, k) is made
+            best = torch.maximum(best, scores[:, self.nearest[:, place]])
+        return scores.index_copy(1, self.cold, best)
 
 
 def through_text(model: Recommender, inputs: ModelInputs, k: int = NEIGHBOURS) -> Recommender:
@@ -51,23 +51,15 @@ def through_text(model: Recommender, inputs: ModelInputs, k: int = NEIGHBOURS) -
     cold, warm = (torch.nonzero(which & items.present).squeeze(1) for which in (~taken, taken))
     if not len(cold) or not len(warm):
         return model
-    nearest, weights = nearest_by_text(items, cold, warm, k)
     device = next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
-    return ColdItems(model, cold, nearest, weights).to(device)
+    return ColdItems(model, cold, nearest_by_text(items, cold, warm, k)).to(device)
 
 
-def nearest_by_text(items: SemanticMatrix, cold: Tensor, warm: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k warm items nearest to each cold one, (cold, k) int64, and their weights, which add up to 1 a row.
-
-    Weights are cosines, those below zero being none; a cold item that is near to nobody weighs all k alike.
-    """
+def nearest_by_text(items: SemanticMatrix, cold: Tensor, warm: Tensor, k: int) -> Tensor:
+    """(cold, k) int64: the k warm items nearest to each cold one by cosine, the nearest first."""
     unit = torch.nn.functional.normalize(items.vectors[warm].float(), dim=1)
-    k = min(k, len(warm))
     found = []
     for start in range(0, len(cold), _ROWS_AT_ONCE):
         rows = torch.nn.functional.normalize(items.vectors[cold[start : start + _ROWS_AT_ONCE]].float(), dim=1)
-        found.append(torch.topk(rows @ unit.t(), k, dim=1))
-    cosines = torch.cat([each.values for each in found]).clamp_min(0)
-    total = cosines.sum(1, keepdim=True)
-    weights = torch.where(total > 0, cosines / total.clamp_min(1e-12), torch.full_like(cosines, 1 / k))
-    return warm[torch.cat([each.indices for each in found])], weights
+        found.append(torch.topk(rows @ unit.t(), min(k, len(warm)), dim=1).indices)
+    return warm[torch.cat(found)]
