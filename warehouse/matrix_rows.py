@@ -203,10 +203,11 @@ def _stamps(rows: pa.Table) -> np.ndarray:
 
 
 def _runs(places: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Stretches of rows that lie side by side in the matrix too."""
+    """Stretches of rows that lie side by side in the matrix too; rows of the other kind (-1) are in none."""
     if not len(places):
         return
-    breaks = np.flatnonzero(np.diff(places) != 1) + 1
+    # from -1 to 0 is one step as well, and no neighbourhood
+    breaks = np.flatnonzero((np.diff(places) != 1) | (places[:-1] < 0)) + 1
     for first, last in zip([0, *breaks.tolist()], [*breaks.tolist(), len(places)], strict=True):
         if places[first] >= 0:
             yield first, last

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rec_models import InteractionMatrix, SemanticSource
     from warehouse import MatrixDtype, MatrixPaths, Snapshot, Warehouse
 
-MATRIX_VERSION = 2
+MATRIX_VERSION = 3
 
 
 def entity_ids(snapshot: Snapshot) -> dict[str, list[str]]:

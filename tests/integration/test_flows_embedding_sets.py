@@ -111,8 +111,9 @@ def test_one_changed_profile_is_embedded_alone_and_patches_the_matrix_made_befor
     write_items(folder, items)
     warehouse = Warehouse(folder / "w")
 
-    def matrix() -> MatrixPaths:
-        return semantic_matrix(warehouse, current(folder), "items", [row["item_id"] for row in items])
+    def matrix(kind: str = "items") -> MatrixPaths:
+        order = [row["item_id"] for row in items] if kind == "items" else ["u0", "u1"]
+        return semantic_matrix(warehouse, current(folder), kind, order)
 
     assert embed(capsys)[1]["embedded"] == 100
     assert matrix().patch is None
@@ -124,6 +125,8 @@ def test_one_changed_profile_is_embedded_alone_and_patches_the_matrix_made_befor
     assert patched.patch is not None
     stored = vectors(current(folder), "embeddings_plain")
     np.testing.assert_array_equal(patched.open()[0], [stored[row["item_id"]] for row in items])
+    of_users = vectors(current(folder), "embeddings_plain", "user")
+    np.testing.assert_array_equal(matrix("users").open()[0], [of_users["u0"], of_users["u1"]])
 
 
 def test_a_set_that_is_no_longer_asked_for_goes(folder, capsys):

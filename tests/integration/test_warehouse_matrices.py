@@ -95,6 +95,31 @@ def test_users_have_a_matrix_of_their_own(warehouse):
     np.testing.assert_array_equal(values[1], vector("somebody"))
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_the_order_of_rows_and_kinds_each_vector_lies_at_its_place(warehouse, seed):
+    rng = np.random.default_rng(seed)
+    told = {kind: [f"{kind} {n}" for n in range(rng.integers(1, 30))] for kind in ("item", "user")}
+    named = [(kind, name) for kind, names in told.items() for name in names]
+    if seed % 3 == 1:  # as the embed stage writes them first, then users before items, then in any order
+        named.reverse()
+    elif seed % 3 == 2:
+        rng.shuffle(named)
+    columns = {
+        "kind": [kind for kind, _ in named],
+        "entity_id": [name for _, name in named],
+        "text_hash": [hashlib.sha256(name.encode()).hexdigest() for _, name in named],
+        "embedding": np.stack([vector(name) for _, name in named]),
+    }
+    with warehouse.lock():
+        builder = warehouse.begin(None)
+        builder.replace("embeddings_x", arrow_table("embeddings_x", columns))
+        snapshot = warehouse.publish(builder.commit())
+    for kind, names in told.items():
+        values, mask = warehouse.matrix(snapshot, spec(kind, kind=kind, order=tuple(names))).open()
+        assert mask.all()
+        np.testing.assert_array_equal(values, [vector(name) for name in names])
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_sixteen_bits_are_the_nearest_ones(warehouse, dtype):
     values, _ = warehouse.matrix(commit(warehouse, texts()), spec(dtype=dtype)).open()
