@@ -99,7 +99,7 @@ def test_another_set_embeds_only_itself_and_changes_nothing_models_read(folder, 
     assert after.columns("embeddings")["embedding"] == "FLOAT[8]"
     assert after.default_embeddings == before.default_embeddings == "embeddings_plain"
     assert after.read("embeddings").equals(before.read("embeddings"))
-    assert inputs_key(after, True) == inputs_key(before, True)
+    assert inputs_key(after, True, {}) == inputs_key(before, True, {})
     said = after.stages["embed"]["summary"]
     assert [one["short_name"] for one in said["sets"]] == ["plain", "wide"]
     assert {key: said[key] for key in said["sets"][0]} == said["sets"][0]
@@ -171,7 +171,7 @@ def test_a_changed_text_costs_its_entity_and_nobody_else(folder, capsys):
     assert document["embeddings_reused"] == 5
     was, now = vectors(before, "embeddings"), vectors(current(folder), "embeddings")
     assert [name for name in was if not np.array_equal(was[name], now[name])] == ["i0"]
-    assert inputs_key(before, True) != inputs_key(current(folder), True)
+    assert inputs_key(before, True, {}) != inputs_key(current(folder), True, {})
 
 
 def test_pooling_is_part_of_what_models_read(folder, capsys):
@@ -179,7 +179,7 @@ def test_pooling_is_part_of_what_models_read(folder, capsys):
     for pooling in ("mean", "max", "first"):
         settings(folder, "", f'name = "plain"\ntexts = ["profile", "blurb"]\npooling = "{pooling}"')
         assert embed(capsys)[0] == 0
-        keys.add(inputs_key(current(folder), True))
+        keys.add(inputs_key(current(folder), True, {}))
     assert len(keys) == 3
 
 
