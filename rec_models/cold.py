@@ -1,4 +1,4 @@
-"""Items nobody took in training, scored through their text: as the best of the items whose texts are nearest."""
+"""Items nobody took in training, scored through their text: as the items whose texts are nearest."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from rec_models.interactions import UserBatch
 from rec_models.recommender import Recommender
 from rec_models.semantic import ModelInputs, SemanticMatrix
 
-NEIGHBOURS = 10
+NEIGHBOURS = 3
 _ROWS_AT_ONCE = 1024
 
 
 class ColdItems(Recommender):
-    """A model in which a cold item is worth to a user what the best of its nearest warm items is.
+    """A model in which a cold item is worth to a user what its nearest warm items are.
 
     A cold item has a text and no training interaction: a model has only learnt that nobody takes it. Its score becomes
-    the highest among the warm items with the nearest texts; warm items keep theirs exactly. A mean would be beaten by
-    the very items it is made of: over ten of them no cold item reached a list of twenty (docs/experiments.md).
+    the mean over the warm items with the nearest texts, without those the user took: their scores are learnt by heart,
+    and cold items beside them would fill every list. Warm items keep their scores exactly. How many neighbours are
+    asked trades cold items against warm ones (docs/experiments.md).
 
     Source: ours.
     """
@@ -35,10 +36,14 @@ class ColdItems(Recommender):
     def scores(self, batch: UserBatch) -> Tensor:
         """(batch, n_items) float32."""
         scores = self.model.scores(batch).float()
-        best = scores[:, self.nearest[:, 0]]
-        for place in range(1, self.nearest.shape[1]):  # one neighbour at a time: nothing of (batch, cold, k) is made
-            best = torch.maximum(best, scores[:, self.nearest[:, place]])
-        return scores.index_copy(1, self.cold, best)
+        untaken = torch.ones_like(scores)
+        untaken[batch.rows, batch.items] = 0
+        total, count = (torch.zeros(len(scores), len(self.cold), device=scores.device) for _ in range(2))
+        for place in range(self.nearest.shape[1]):  # one neighbour at a time: nothing of (batch, cold, k) is made
+            asked = untaken[:, self.nearest[:, place]]
+            total += scores[:, self.nearest[:, place]] * asked
+            count += asked
+        return scores.index_copy(1, self.cold, torch.where(count > 0, total / count.clamp_min(1), scores[:, self.cold]))
 
 
 def through_text(model: Recommender, inputs: ModelInputs, k: int = NEIGHBOURS) -> Recommender:
