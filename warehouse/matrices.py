@@ -109,7 +109,7 @@ class MatrixStore:
     def collect(self, kept: Collection[str]) -> int:
         """Bytes freed: matrices no kept snapshot asked for last, unless another is a patch of them."""
         entries = {stem: self._read_entry(stem) for stem in self._stems()}
-        needed = {base for entry in entries.values() if entry["snapshot"] in kept for base in [entry["base"]]}
+        needed = {entry["base"] for entry in entries.values() if entry["snapshot"] in kept}
         freed = 0
         for stem, entry in entries.items():
             if entry["snapshot"] in kept or stem in needed:
@@ -177,10 +177,16 @@ class MatrixStore:
     def _last_of(self, family: str) -> dict[str, Any] | None:
         sidecars = sorted(self._stems(), key=lambda stem: (self._folder / f"{stem}.json").stat().st_mtime_ns)
         for stem in reversed(sidecars):
-            entry = self._whole(stem)
-            if entry is not None and entry["family"] == family:
+            # the family first: matrices of others need not be looked at, and may have to be read in full
+            if self._family(stem) == family and (entry := self._whole(stem)) is not None:
                 return entry | {"stem": stem}
         return None
+
+    def _family(self, stem: str) -> str | None:
+        try:
+            return self._read_entry(stem)["family"]
+        except (OSError, CorruptFileError):
+            return None
 
     def _stamps(self, stem: str) -> np.ndarray:
         return np.load(self._folder / f"{stem}.rows.npy").astype(STAMP, copy=False)
@@ -203,11 +209,11 @@ class MatrixStore:
 
     def _check_file(self, path: Path, seen: dict[str, Any], *, trust_notes: bool) -> bool:
         """Whether the note was renewed, for a file that is what was written; read in full when it was touched since."""
-        status = path.stat()
-        note = [status.st_ino, status.st_size, status.st_mtime_ns]
+        note = _note(path)
         if trust_notes and seen["note"] == note:
             return False
-        if status.st_size != seen["bytes"] or _sums(path) != seen["sums"]:
+        _, size, _ = note
+        if size != seen["bytes"] or _sums(path) != seen["sums"]:
             raise CorruptFileError(str(path), "its sums are not those of what was written", "remove it: it is rebuilt")
         renewed, seen["note"] = seen["note"] != note, note
         return renewed
@@ -238,9 +244,15 @@ class MatrixStore:
 
 
 def _seen(path: Path) -> dict[str, Any]:
+    note = _note(path)
+    _, size, _ = note
+    return {"bytes": size, "sums": _sums(path), "note": note}
+
+
+def _note(path: Path) -> list[int]:
+    """What changes whenever somebody touches a file: inode, size, time."""
     status = path.stat()
-    note = [status.st_ino, status.st_size, status.st_mtime_ns]
-    return {"bytes": status.st_size, "sums": _sums(path), "note": note}
+    return [status.st_ino, status.st_size, status.st_mtime_ns]
 
 
 def _sums(path: Path) -> list[int]:

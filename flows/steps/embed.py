@@ -117,7 +117,8 @@ def set_summary(snapshot: Snapshot, one: DescribedSet, texts: SetTexts, rows: Ma
 def _encode(workspace: Workspace, config: EncoderConfig, due: DueVectors, shards: VectorShards) -> Refused:
     """Puts the vector of every missing text into the index, each shard on disk before the next one is begun."""
     pool, order = due.pool, due.missing
-    at_once = len(order) if keeps_its_replies(config) else SHARD_TEXTS
+    needs_shards = not keeps_its_replies(config)
+    at_once = SHARD_TEXTS if needs_shards else len(order)
     refused: Refused = {}
     workspace.progress.note(f"embed: loading {config.model}")
     with opened_encoder(workspace, config, len(order), due.index.matrix.shape[1] or None) as encoder:
@@ -130,7 +131,7 @@ def _encode(workspace: Workspace, config: EncoderConfig, due: DueVectors, shards
             made = encoder.encode([pool.texts[place] for place in part], on_progress)
             why = set_aside(encoder)
             good = np.array([pool.texts[place] not in why for place in part])
-            if good.any() and at_once == SHARD_TEXTS:
+            if needs_shards and good.any():
                 shards.add(pool.hashes[part[good]], made[good])
             due.index.put(pool.hashes[part[good]], made[good])
             refused |= {bytes(pool.hashes[place]): why[pool.texts[place]] for place in part[~good]}
