@@ -36,14 +36,14 @@ from rec_models.training import TrainingConfig
 
 
 def read_parts(path: Path) -> dict[str, InteractionMatrix]:
-    """train and valid as matrices over the ids of the whole table."""
+    """train, valid and test as matrices over the ids of the whole table."""
     table = pq.read_table(path, columns=["user_id", "item_id", "split"])
     users, items = (np.unique(table[name].to_numpy(), return_inverse=True) for name in ("user_id", "item_id"))
     split = np.array(table["split"].to_pylist())
     sizes = {"n_users": len(users[0]), "n_items": len(items[0])}
     return {
         part: InteractionMatrix.from_pairs(users[1][split == part], items[1][split == part], None, **sizes)
-        for part in ("train", "valid")
+        for part in ("train", "valid", "test")
     }
 
 
