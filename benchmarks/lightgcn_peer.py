@@ -4,8 +4,8 @@
         [--batch-pairs 2048] [--ours l2_weight=1e-5,layer_agg=sum] [--theirs reg_weight=1e-4] [--threads 1] [--json]
 
 The table needs user_id, item_id (indices from 0) and split. PYTHON is the interpreter of an environment that holds
-RecBole (`benchmarks/peers/recbole_lightgcn.py` names versions that work together). Width, layers, pairs a step, learning
-rate and patience are the same; what the two call their penalty differs, so each side takes its own.
+RecBole (`benchmarks/peers/recbole_lightgcn.py` names versions that work together). Width, layers, pairs a step,
+learning rate and patience are the same; what the two call their penalty differs, so each side takes its own.
 """
 
 from __future__ import annotations
