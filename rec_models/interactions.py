@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 if TYPE_CHECKING:
     import torch
@@ -94,14 +94,16 @@ class InteractionMatrix:
 
     def transposed(self) -> InteractionMatrix:
         """(n_items, n_users) the same interactions by item."""
-        columns = self.csr().tocsc()
-        return InteractionMatrix(columns.indptr.astype(np.int64), columns.indices, columns.data, self.n_users)
+        users = np.repeat(np.arange(self.n_users), self.lengths())
+        return InteractionMatrix.from_pairs(
+            self.indices, users, self.values, n_users=self.n_items, n_items=self.n_users
+        )
 
-    def csr(self) -> csr_array:
-        """The same rows for scipy."""
+    def csr(self, dtype: DTypeLike = np.float32) -> csr_array:
+        """The same rows for scipy, with values of a type."""
         from scipy.sparse import csr_array
 
-        return csr_array((np.array(self.values), np.array(self.indices), np.array(self.indptr)), self.shape)
+        return csr_array((np.array(self.values, dtype), np.array(self.indices), np.array(self.indptr)), self.shape)
 
     def union(self, *others: InteractionMatrix) -> InteractionMatrix:
         """Every pair of this matrix and of the others."""

@@ -58,7 +58,7 @@ def weighted_rows(train: InteractionMatrix, weighting: Weighting) -> csr_array:
     Deviations: smoothed inverse frequencies ln((1 + n) / (1 + count)) + 1 and ln(1 + (n - count + 0.5) / (count +
     0.5)), so that a user who took everything still counts.
     """
-    rows = train.csr().astype(np.float64)
+    rows = train.csr(np.float64)
     if weighting == "none":
         return rows
     counts, n_items = train.lengths(), train.n_items
@@ -81,7 +81,7 @@ def nearest_items(rows: csr_array, k: int, shrinkage: float) -> tuple[Tensor, Te
     """
     columns = rows.tocsc()
     norms = np.sqrt(np.asarray(columns.power(2).sum(0)).ravel())
-    by_item, n_items = columns.T.tocsr(), rows.shape[1]
+    by_item, n_items = columns.T.tocsr(), len(norms)
     k = min(k, max(1, n_items - 1))
     found = torch.zeros(n_items, k, dtype=torch.int64), torch.zeros(n_items, k)
     for start in range(0, n_items, _ITEMS_AT_ONCE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import torch
@@ -80,8 +81,9 @@ def right_singular_vectors(rows: csr_array, rank: int, rng: np.random.Generator,
     Source: Halko, Martinsson & Tropp 2011, algorithm 4.4.
     Deviations: subspace iteration on the columns' side with a QR in every pass; ten vectors more than asked for.
     """
-    width = min(rank + _OVERSAMPLED, *rows.shape)
-    basis = np.linalg.qr(rng.standard_normal((rows.shape[1], width)))[0]
+    n_rows, n_columns = cast("tuple[int, int]", rows.shape)
+    width = min(rank + _OVERSAMPLED, n_rows, n_columns)
+    basis = np.linalg.qr(rng.standard_normal((n_columns, width)))[0]
     for _ in range(passes):
         basis = np.linalg.qr(rows.T @ (rows @ basis))[0]
     seen = rows @ basis

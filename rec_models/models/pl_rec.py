@@ -58,7 +58,7 @@ class PLRec(ClosedFormRecommender):
 
     def fit(self, train: InteractionMatrix) -> None:
         """Projects and regresses; memory is a few (n_users + n_items, dim) float64 matrices."""
-        rows = train.csr().astype(np.float64)
+        rows = train.csr(np.float64)
         scale = np.maximum(train.item_counts(), 1) ** -self.config.popularity_power
         vectors = right_singular_vectors(rows @ diags_array(scale), self.rank, np.random.default_rng(self.seed))
         projection = scale[:, None] * vectors

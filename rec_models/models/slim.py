@@ -54,7 +54,7 @@ class SLIM(ItemWeights):
 
     def fit(self, train: InteractionMatrix) -> None:
         """Solves a problem of k weights for every item; memory is that of the neighbours and of 128 k x k matrices."""
-        rows = train.csr().astype(np.float64)
+        rows = train.csr(np.float64)
         neighbours, _ = nearest_items(rows, self.config.k, 0.0)
         columns, weights = rows.tocsc(), torch.zeros(neighbours.shape)
         for start in range(0, len(neighbours), _ITEMS_AT_ONCE):
