@@ -88,7 +88,7 @@ def nearest_items(rows: csr_array, k: int, shrinkage: float) -> tuple[Tensor, Te
         chosen = slice(start, min(start + _ITEMS_AT_ONCE, n_items))
         products: NDArray[np.float64] = (by_item[chosen] @ rows).toarray()
         products /= np.maximum(norms[chosen, None] * norms + shrinkage, 1e-12)
-        products[np.arange(len(products)), np.arange(chosen.start, chosen.stop)] = 0
+        products[np.arange(len(products)), np.arange(chosen.start, chosen.stop)] = -1  # below items that share nobody
         best = torch.topk(torch.from_numpy(products), k, dim=1)
-        found[0][chosen], found[1][chosen] = best.indices, best.values.float()
+        found[0][chosen], found[1][chosen] = best.indices, best.values.float().clamp_min(0)
     return found

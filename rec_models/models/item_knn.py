@@ -24,8 +24,8 @@ class ItemKNNConfig(RecommenderConfig):
     paper: ClassVar[str] = "Sarwar et al., Item-based Collaborative Filtering Recommendation Algorithms, WWW 2001"
 
     name: Literal["item_knn"] = "item_knn"
-    k: int = Field(default=100, ge=1)
-    shrinkage: float = Field(default=10.0, ge=0)
+    k: int = Field(default=200, ge=1)
+    shrinkage: float = Field(default=50.0, ge=0)
     weighting: Weighting = "tfidf"
 
     def build(self, inputs: ModelInputs) -> ItemKNN:

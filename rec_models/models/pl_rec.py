@@ -31,7 +31,7 @@ class PLRecConfig(RecommenderConfig):
     name: Literal["pl_rec"] = "pl_rec"
     dim: int = Field(default=64, ge=1)
     ridge: float = Field(default=100.0, gt=0)
-    popularity_power: float = Field(default=0.4, ge=0)
+    popularity_power: float = Field(default=0.2, ge=0)
 
     def build(self, inputs: ModelInputs) -> PLRec:
         """The unsolved model."""

@@ -31,8 +31,8 @@ class WMFConfig(RecommenderConfig):
 
     name: Literal["wmf"] = "wmf"
     dim: int = Field(default=64, ge=1)
-    confidence: float = Field(default=10.0, ge=0)
-    ridge: float = Field(default=10.0, gt=0)
+    confidence: float = Field(default=40.0, ge=0)
+    ridge: float = Field(default=100.0, gt=0)
     sweeps: int = Field(default=15, ge=1)
     solver_steps: int = Field(default=3, ge=1)
     fold_in_steps: int = Field(default=30, ge=1)
