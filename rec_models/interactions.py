@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 if TYPE_CHECKING:
     import torch
+    from scipy.sparse import csr_array
+
+
+# Whose parameters learn from a batch: every group's, the decoder's alone, or all but the decoder's.
+Turn = Literal["all", "encoder", "decoder"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,19 @@ class InteractionMatrix:
         """(n_items,) how many users each item has."""
         return np.bincount(self.indices, minlength=self.n_items)
 
+    def transposed(self) -> InteractionMatrix:
+        """(n_items, n_users) the same interactions by item."""
+        users = np.repeat(np.arange(self.n_users), self.lengths())
+        return InteractionMatrix.from_pairs(
+            self.indices, users, self.values, n_users=self.n_items, n_items=self.n_users
+        )
+
+    def csr(self, dtype: DTypeLike = np.float32) -> csr_array:
+        """The same rows for scipy, with values of a type."""
+        from scipy.sparse import csr_array
+
+        return csr_array((np.array(self.values, dtype), np.array(self.indices), np.array(self.indptr)), self.shape)
+
     def union(self, *others: InteractionMatrix) -> InteractionMatrix:
         """Every pair of this matrix and of the others."""
         users = [np.repeat(np.arange(part.n_users), part.lengths()) for part in (self, *others)]
@@ -113,6 +131,7 @@ class UserBatch:
         offsets: (batch,) int64 where each user's entries begin.
         lengths: (batch,) int64.
         n_items: number of columns of the matrix.
+        turn: who learns from it, where a model's two sides take turns.
     """
 
     users: torch.Tensor
@@ -122,6 +141,7 @@ class UserBatch:
     offsets: torch.Tensor
     lengths: torch.Tensor
     n_items: int
+    turn: Turn = "all"
 
     def with_values(self, values: torch.Tensor) -> UserBatch:
         """The same entries carrying other values, such as after dropout."""

@@ -148,15 +148,16 @@ class _DecodedMultinomialNLL(torch.autograd.Function):
                 flat = batch.rows * logits.shape[1] + batch.items
                 logits.view(-1).index_add_(0, flat, (values / -len(h)).to(compute))
                 grad_bias.index_add_(0, batch.items, values / -len(h))
-                grad_hidden = (logits @ w).to(hidden.dtype)
-                grad_weight = (logits.t() @ h).to(weight.dtype)
+                # Where the sides of a model take turns, one of the two products is of no use.
+                grad_hidden = (logits @ w).to(hidden.dtype) if ctx.needs_input_grad[0] else None
+                grad_weight = (logits.t() @ h).to(weight.dtype) if ctx.needs_input_grad[1] else None
                 ctx.save_for_backward(grad_hidden, grad_weight, grad_bias.to(bias.dtype))
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_loss: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return *(grad * grad_loss for grad in ctx.saved_tensors), None, None
+        return *(None if grad is None else grad * grad_loss for grad in ctx.saved_tensors), None, None
 
 
 def _softmax_in_place(logits: Tensor, bias: Tensor, scale: Tensor, exact: torch.dtype) -> tuple[Tensor, Tensor]:

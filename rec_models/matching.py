@@ -66,6 +66,10 @@ class Fusion(nn.Module):
 class _Matching(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def to_prior(self, fused: DiagonalGaussian, given: Tensor | None) -> Tensor:
+        """(batch,) the base's divergence from a prior of its own, else KL(fused || N(0, I))."""
+        return kl_to_standard(fused) if given is None else given
+
 
 class _KLMatching(_Matching):
     """What the two matchings by KL share.
@@ -103,14 +107,19 @@ class GODM(_Matching):
     match_on: Literal["source", "fused"] = "source"
 
     def divergence(
-        self, fused: DiagonalGaussian, source: DiagonalGaussian, language: DiagonalGaussian, rng: Rng
+        self,
+        fused: DiagonalGaussian,
+        source: DiagonalGaussian,
+        language: DiagonalGaussian,
+        rng: Rng,
+        prior: Tensor | None = None,
     ) -> Tensor:
         """(batch,) KL(fused || prior) + beta * W2."""
         matched = source if self.match_on == "source" else fused
         distance = squared_wasserstein2(matched, language)
         if self.w2_root:
             distance = (distance + 1e-7).sqrt()  # the root alone has an infinite gradient at 0
-        return kl_to_standard(fused) + self.beta * distance
+        return self.to_prior(fused, prior) + self.beta * distance
 
 
 class CPDM(_KLMatching):
@@ -157,11 +166,16 @@ class CPDM(_KLMatching):
         return total / self.mc_samples
 
     def divergence(
-        self, fused: DiagonalGaussian, source: DiagonalGaussian, language: DiagonalGaussian, rng: Rng
+        self,
+        fused: DiagonalGaussian,
+        source: DiagonalGaussian,
+        language: DiagonalGaussian,
+        rng: Rng,
+        prior: Tensor | None = None,
     ) -> Tensor:
         """(batch,) KL(fused || prior) + beta * composite divergence."""
         matched = self.matched(fused, source)
-        return kl_to_standard(fused) + self.beta * self.composite_divergence(matched, language, rng)
+        return self.to_prior(fused, prior) + self.beta * self.composite_divergence(matched, language, rng)
 
 
 class MDDM(_KLMatching):
@@ -184,12 +198,17 @@ class MDDM(_KLMatching):
     beta_sampling: float | None = Field(default=None, gt=0)
 
     def divergence(
-        self, fused: DiagonalGaussian, source: DiagonalGaussian, language: DiagonalGaussian, rng: Rng
+        self,
+        fused: DiagonalGaussian,
+        source: DiagonalGaussian,
+        language: DiagonalGaussian,
+        rng: Rng,
+        prior: Tensor | None = None,
     ) -> Tensor:
         """(batch,) beta * KL(fused || prior) + (1 - beta) * KL(fused || language)."""
-        prior, beta = kl_to_standard(fused), self._beta(fused.mean, rng)
+        pull, beta = self.to_prior(fused, prior), self._beta(fused.mean, rng)
         between = self.kl(self.matched(fused, source), language)
-        return beta * prior + (1 - beta) * between if self.mixing else prior + beta * between
+        return beta * pull + (1 - beta) * between if self.mixing else pull + beta * between
 
     def _beta(self, like: Tensor, rng: Rng) -> float | Tensor:
         if self.beta_sampling is None:
@@ -210,10 +229,15 @@ class NoMatching(_Matching):
     name: Literal["none"] = "none"
 
     def divergence(
-        self, fused: DiagonalGaussian, source: DiagonalGaussian, language: DiagonalGaussian, rng: Rng
+        self,
+        fused: DiagonalGaussian,
+        source: DiagonalGaussian,
+        language: DiagonalGaussian,
+        rng: Rng,
+        prior: Tensor | None = None,
     ) -> Tensor:
         """(batch,) KL(fused || prior)."""
-        return kl_to_standard(fused)
+        return self.to_prior(fused, prior)
 
 
 Matching = Annotated[GODM | CPDM | MDDM | NoMatching, Field(discriminator="name")]

@@ -11,17 +11,26 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from rec_models.gaussians import DiagonalGaussian, kl_to_standard
-from rec_models.interactions import InteractionMatrix, PairBatch, ResidentInteractions, UserBatch
+from rec_models.interactions import InteractionMatrix, PairBatch, ResidentInteractions, Turn, UserBatch
 from rec_models.semantic import ModelInputs
 
 
 class RecommenderConfig(BaseModel):
-    """Settings of one model. Subclasses add `name: Literal[...]` and their options, and know how to build it."""
+    """Settings of one model. Subclasses add `name: Literal[...]` and their options, and know how to build it.
+
+    Attributes:
+        reads_language: whether the model reads semantic matrices as its defaults have it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     paper: ClassVar[str]
     reads_language: ClassVar[bool] = False
+
+    @property
+    def asks_for_language(self) -> bool:
+        """Whether the model reads semantic matrices as it is set here."""
+        return self.reads_language
 
     def key(self) -> dict[str, Any]:
         """All settings as plain values, defaults included: what identifies the model beside data and seed."""
@@ -36,6 +45,7 @@ class ParameterGroup(NamedTuple):
     """Parameters that step together. One Adam over several groups is as many Adams stepping in turn.
 
     Attributes:
+        name: `decoder` for what rests while the other side of a batch's `turn` learns.
         learning_rate: None takes `training.learning_rate`; `training.learning_rate_decay` applies to either.
         weight_decay: None takes `training.weight_decay`.
     """
@@ -44,6 +54,10 @@ class ParameterGroup(NamedTuple):
     parameters: list[nn.Parameter]
     learning_rate: float | None = None
     weight_decay: float | None = None
+
+    def learns(self, turn: Turn) -> bool:
+        """Whether the group steps on a batch of this turn."""
+        return turn == "all" or (self.name == "decoder") == (turn == "decoder")
 
 
 class Recommender(nn.Module):
@@ -56,6 +70,10 @@ class Recommender(nn.Module):
     def provenance(self) -> dict[str, str]:
         """What the model reads that its settings do not tell, such as which edges are surrogates; for its metrics."""
         return {}
+
+    def served(self) -> Recommender:
+        """What is kept of the model once it is trained, with the same scores: without what only training needs."""
+        return self
 
 
 class GradientRecommender(Recommender):
@@ -86,6 +104,12 @@ class GradientRecommender(Recommender):
         """What a validation pass should report beside the metrics, over the given users; called in eval mode."""
         return {}
 
+    def validated(self, better: bool) -> None:
+        """Told after every validation pass whether it was a new best, for what is scheduled on that.
+
+        Whatever it changes must be a buffer, so that a resumed run has it.
+        """
+
 
 class ClosedFormRecommender(Recommender):
     """A recommender that is solved once, without an optimiser."""
@@ -108,13 +132,61 @@ class Encoding(NamedTuple):
     rows: UserBatch
 
 
-class VariationalRecommender(GradientRecommender):
+class Draw(NamedTuple):
+    """A latent drawn from a posterior, and what a flow made of it.
+
+    Attributes:
+        start: (batch, latent) the draw.
+        end: (batch, latent) where a flow takes it; the draw itself without a flow.
+        log_volume: (batch,) ln |d end / d start|, None without a flow.
+        decoded: (batch, latent) the one of the two that is decoded.
+    """
+
+    start: Tensor
+    end: Tensor
+    log_volume: Tensor | None
+    decoded: Tensor
+
+    @classmethod
+    def plain(cls, z: Tensor) -> Draw:
+        """A draw that no flow changes."""
+        return cls(z, z, None, z)
+
+
+class Learned(NamedTuple):
+    """A loss, and the latents it was taken at.
+
+    Attributes:
+        terms: named () terms, the fit to the interactions first; their sum is descended.
+        posterior: (batch, latent) what was drawn from.
+        draw: the draw that was decoded.
+    """
+
+    terms: dict[str, Tensor]
+    posterior: DiagonalGaussian
+    draw: Draw
+
+
+class LatentRecommender(GradientRecommender):
+    """A recommender that decodes a draw from a diagonal posterior, which anchors can pull at."""
+
+    latent_dim: int
+
+    def learned(self, batch: UserBatch, rng: torch.Generator, step: int) -> Learned:
+        """The terms of the loss, and the latents they were taken at."""
+        raise NotImplementedError
+
+    def loss(self, batch: UserBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
+        """The terms of `learned`."""
+        return self.learned(batch, rng, step).terms
+
+
+class VariationalRecommender(LatentRecommender):
     """A base: a recommender with a diagonal posterior, which matchings, anchors and flows can wrap.
 
     It learns and scores on its own by `loss` and `scores`; what wraps it uses the parts and replaces those two.
     """
 
-    latent_dim: int
     clamp_log_variance: float | None
 
     def encode(self, batch: UserBatch, rng: torch.Generator | None) -> Encoding:
@@ -133,15 +205,31 @@ class VariationalRecommender(GradientRecommender):
         """What the divergence is multiplied by at an optimiser step."""
         raise NotImplementedError
 
+    def divergence(self, posterior: DiagonalGaussian, draw: Draw, batch: UserBatch) -> Tensor:
+        """(batch,) nats between each posterior and the prior, exact or estimated by the draw."""
+        return kl_to_standard(posterior)
+
+    def averaged(self, divergence: Tensor, batch: UserBatch) -> Tensor:
+        """() mean of (batch,) divergences, for a base to weigh users by."""
+        return divergence.mean()
+
+    def drawn(self, posterior: DiagonalGaussian, rng: torch.Generator) -> Draw:
+        """A draw from each posterior, through the base's flow where it has one."""
+        return Draw.plain(posterior.sample(rng))
+
     def point(self, posterior: DiagonalGaussian) -> Tensor:
         """(batch, latent) what is decoded at inference: the mean."""
         return posterior.mean
 
-    def loss(self, batch: UserBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
-        """The likelihood's terms and the weighted KL to the standard normal."""
+    def learned(self, batch: UserBatch, rng: torch.Generator, step: int) -> Learned:
+        """The likelihood's terms and the weighted divergence from the prior."""
         posterior, _ = self.encode(batch, rng)
-        terms = self.likelihood(posterior.sample(rng), batch, rng, step)
-        return terms | {"kl": self.divergence_weight(step, len(batch)) * kl_to_standard(posterior).mean()}
+        draw = self.drawn(posterior, rng)
+        terms = self.likelihood(draw.decoded, batch, rng, step)
+        if batch.turn != "decoder":  # nothing of it reaches the decoder
+            divergence = self.averaged(self.divergence(posterior, draw, batch), batch)
+            terms |= {"kl": self.divergence_weight(step, len(batch)) * divergence}
+        return Learned(terms, posterior, draw)
 
     def scores(self, batch: UserBatch) -> Tensor:
         """(batch, n_items) logits of the posterior's point."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
@@ -28,8 +29,14 @@ from rec_models.checkpoints import (
 from rec_models.cold import through_text
 from rec_models.errors import BundleError, ForeignCheckpointError, NotFiniteError, UnknownDeviceError
 from rec_models.evaluation import Evaluation, EvaluationConfig, evaluate
-from rec_models.interactions import ResidentInteractions, UserBatch
-from rec_models.recommender import ClosedFormRecommender, GradientRecommender, Recommender, RecommenderConfig
+from rec_models.interactions import PairBatch, ResidentInteractions, UserBatch
+from rec_models.recommender import (
+    ClosedFormRecommender,
+    GradientRecommender,
+    ParameterGroup,
+    Recommender,
+    RecommenderConfig,
+)
 from rec_models.semantic import ModelInputs
 from rec_models.settings import parse_config, parse_evaluation, parse_training
 
@@ -91,7 +98,7 @@ def load_trained(bundle: Bundle, device: torch.device) -> Recommender:
     """The bundle's model with the weights of its verified checkpoint."""
     verify(bundle.checkpoint)
     torch.manual_seed(bundle.config["seed"])
-    model = parse_config(bundle.config["model"]).build(bundle.inputs())
+    model = parse_config(bundle.config["model"]).build(bundle.inputs()).served()
     tensors, _ = load_tensors(bundle.checkpoint / "model.safetensors", _belongs_to(bundle))
     model.load_state_dict(tensors)
     return model.to(device).eval()
@@ -127,6 +134,14 @@ def _save_npz(path: Any, arrays: Mapping[str, np.ndarray]) -> None:
 def _belongs_to(bundle: Bundle) -> dict[str, str]:
     """What ties a checkpoint to its bundle: one hash over data, settings and seed."""
     return {"bundle": sha256_of(bundle.directory / "sha256.json")}
+
+
+def _let_learn(groups: Iterable[ParameterGroup], batch: UserBatch | PairBatch) -> None:
+    """Only groups whose turn it is ask for gradients: Adam passes over parameters that have none."""
+    turn = batch.turn if isinstance(batch, UserBatch) else "all"
+    for group in groups:
+        for parameter in group.parameters:
+            parameter.requires_grad_(group.learns(turn))
 
 
 class TrainingConfig(BaseModel):
@@ -237,8 +252,10 @@ class _Run:
         model.train()
         began = time.monotonic()
         totals: dict[str, Tensor] = {}
-        seen = 0
+        users: Counter[str] = Counter()
+        seen, groups = 0, model.parameter_groups()
         for batch in model.batches(self.history, self.order, self.training.batch_size):
+            _let_learn(groups, batch)
             with self._autocast():
                 terms = model.loss(batch, self.rng, self.progress.step)
                 loss = torch.stack(list(terms.values())).sum()
@@ -253,7 +270,8 @@ class _Run:
             seen += len(batch)
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0) + term.detach().double() * len(batch)
-        means = {name: float(total) / seen for name, total in totals.items()}
+                users[name] += len(batch)
+        means = {name: float(total) / users[name] for name, total in totals.items()}
         mean_loss = sum(means.values()) if seen else math.nan
         if not math.isfinite(mean_loss) or not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
             raise NotFiniteError(self.config.name, epoch, self.progress.step, "the loss or a weight")  # type: ignore[attr-defined]
@@ -280,6 +298,7 @@ class _Run:
         else:
             self.progress.stale += 1
             self.progress.decays += self.progress.stale % self.training.decay_after == 0
+        model.validated(better)
         seconds = time.monotonic() - began
         self.emit({"event": "valid", "epoch": epoch, "best": better, "seconds": seconds} | means | diagnostics)
         return {self.evaluation.select_by: value} | diagnostics
@@ -328,7 +347,7 @@ class _Run:
 
     def _finish(self, parameters: int) -> dict[str, Any]:
         checkpoint, progress = self.bundle.checkpoint, self.progress
-        save_tensors(checkpoint / "model.safetensors", self.model.state_dict(), self.belongs_to)
+        save_tensors(checkpoint / "model.safetensors", self.model.served().state_dict(), self.belongs_to)
         measured = write_evaluation(self.bundle, self.ranked, self.history, self.evaluation)
         epochs = len(progress.history)
         metrics = (

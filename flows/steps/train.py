@@ -152,10 +152,10 @@ def _planned(
     config = parse_config(choice.mapping)
     mapping = config.model_dump(mode="json")
     built_on = below.model_id if below is not None and clusters_of(mapping) > 1 else None
-    inputs = inputs_key(snapshot, config.reads_language, answered_aspects(snapshot, choice.name))
+    inputs = inputs_key(snapshot, config.asks_for_language, answered_aspects(snapshot, choice.name))
     facts = [inputs, mapping, training, evaluation, seed]
     model_id = digest("model", VERSION, *facts, *([built_on] if built_on else []))[:16]
-    named = (choice.label, choice.role, choice.name, seed, model_id, config.reads_language)
+    named = (choice.label, choice.role, choice.name, seed, model_id, config.asks_for_language)
     return PlannedModel(*named, mapping, training, evaluation, built_on)
 
 
@@ -178,7 +178,7 @@ def needs_language(choices: Sequence[ModelChoice], settings: Settings) -> bool:
 
     for own in [{}, *(choice.training for choice in choices)]:
         _parsed_settings(settings, own)
-    return any([parse_config(choice.mapping).reads_language for choice in choices])
+    return any([parse_config(choice.mapping).asks_for_language for choice in choices])
 
 
 def settings_key(choices: Sequence[ModelChoice], settings: Settings) -> str:

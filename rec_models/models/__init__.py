@@ -5,31 +5,52 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from rec_models.models.alpharec import AlphaRecConfig, AlphaRecStarConfig
+from rec_models.models.cdae import CDAEConfig
 from rec_models.models.cvga import CVGAConfig
 from rec_models.models.dmrec import DMRecConfig
 from rec_models.models.ease import EASEConfig
+from rec_models.models.item_knn import ItemKNNConfig
 from rec_models.models.kar import KARConfig
 from rec_models.models.l_diffrec import LDiffRecConfig
 from rec_models.models.lightgcn import LightGCNConfig
 from rec_models.models.llmrec import LLMRecConfig
 from rec_models.models.mult_vae import MultVAEConfig
+from rec_models.models.pia import PIAConfig
+from rec_models.models.pl_rec import PLRecConfig
 from rec_models.models.popularity import PopularityConfig
+from rec_models.models.random import RandomConfig
+from rec_models.models.rec_vae import RecVAEConfig
 from rec_models.models.rlmrec_c import RLMRecCConfig
 from rec_models.models.rlmrec_g import RLMRecGConfig
+from rec_models.models.slim import SLIMConfig
+from rec_models.models.wmf import WMFConfig
 
-# Bases that a matching (and later anchors and flows) can wrap.
-VariationalConfig = Annotated[MultVAEConfig | CVGAConfig | LDiffRecConfig, Field(discriminator="name")]
+# Bases that a matching and anchors can wrap.
+VariationalConfig = Annotated[MultVAEConfig | CVGAConfig | LDiffRecConfig | RecVAEConfig, Field(discriminator="name")]
 
-# DMRec receives its base, so the type is known only here; models do not import models.
+# DMRec and PIA receive what they wrap, so the types are known only here; models do not import models.
 DMRecConfig.model_rebuild(_types_namespace={"VariationalConfig": VariationalConfig})
+
+LatentConfig = Annotated[
+    MultVAEConfig | CVGAConfig | LDiffRecConfig | RecVAEConfig | DMRecConfig, Field(discriminator="name")
+]
+PIAConfig.model_rebuild(_types_namespace={"LatentConfig": LatentConfig})
 
 ModelConfig = Annotated[
     PopularityConfig
+    | RandomConfig
     | EASEConfig
+    | SLIMConfig
+    | ItemKNNConfig
+    | WMFConfig
+    | PLRecConfig
+    | CDAEConfig
     | MultVAEConfig
     | CVGAConfig
     | LDiffRecConfig
+    | RecVAEConfig
     | DMRecConfig
+    | PIAConfig
     | LightGCNConfig
     | RLMRecCConfig
     | RLMRecGConfig
@@ -46,17 +67,26 @@ __all__ = [
     "CONFIGS",
     "AlphaRecConfig",
     "AlphaRecStarConfig",
+    "CDAEConfig",
     "CVGAConfig",
     "DMRecConfig",
     "EASEConfig",
+    "ItemKNNConfig",
     "KARConfig",
     "LDiffRecConfig",
     "LLMRecConfig",
+    "LatentConfig",
     "LightGCNConfig",
     "ModelConfig",
     "MultVAEConfig",
+    "PIAConfig",
+    "PLRecConfig",
     "PopularityConfig",
     "RLMRecCConfig",
     "RLMRecGConfig",
+    "RandomConfig",
+    "RecVAEConfig",
+    "SLIMConfig",
     "VariationalConfig",
+    "WMFConfig",
 ]

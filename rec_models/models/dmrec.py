@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, model_validator
 from torch import Tensor
 
 from rec_models.gaussians import DiagonalGaussian
 from rec_models.information import Information
-from rec_models.interactions import UserBatch
+from rec_models.interactions import PairBatch, ResidentInteractions, UserBatch
 from rec_models.matching import MDDM, Fuse, Fusion, Matching
 from rec_models.meta_network import MetaNetwork, MetaNetworkConfig
-from rec_models.recommender import GradientRecommender, ParameterGroup, RecommenderConfig, VariationalRecommender
+from rec_models.recommender import (
+    Draw,
+    LatentRecommender,
+    Learned,
+    ParameterGroup,
+    RecommenderConfig,
+    VariationalRecommender,
+)
 from rec_models.semantic import Language, ModelInputs, SemanticMatrix, language_of
 
 if TYPE_CHECKING:
     from rec_models.models import VariationalConfig
 
 
-class DMRec(GradientRecommender):
+class DMRec(LatentRecommender):
     """DMRec on any base with a diagonal posterior.
 
     Source: DMRec equations 2, 7, 10/13/15, 18 and 19.
     Deviations: follows the released code where the two differ (additive fusion in training and inference, the
     meta-network sees the same dropped rows as the encoder, early stopping counts evaluations); each matching documents
     its own. Only Mult-VAE was released as a base; on CVGA the meta-network reads rows dropped at CVGA's rate, on
-    L-DiffRec the fused latent is what is diffused and decoded. The divergence is weighted as the base weighs its own KL
-    (`matching_weight`): 1 for Mult-VAE, as in paper and code.
+    L-DiffRec the fused latent is what is diffused and decoded; on RecVAE the prior's part of a matching is RecVAE's own
+    composite prior, and the language side learns in the encoder's turn. The divergence is weighted as the base weighs
+    its own KL (`matching_weight`): 1 for Mult-VAE, as in paper and code.
     """
 
     def __init__(
@@ -37,18 +46,29 @@ class DMRec(GradientRecommender):
     ) -> None:
         super().__init__()
         self.config, self.collaborative = config, collaborative
-        latent_dim, clamp = collaborative.latent_dim, collaborative.clamp_log_variance
-        self.meta_network = MetaNetwork(config.meta_network, items, users, latent_dim, clamp)
-        self.fuse = Fusion(config.fuse, latent_dim if config.gate else None)
+        self.latent_dim, clamp = collaborative.latent_dim, collaborative.clamp_log_variance
+        self.meta_network = MetaNetwork(config.meta_network, items, users, self.latent_dim, clamp)
+        self.fuse = Fusion(config.fuse, self.latent_dim if config.gate else None)
 
-    def loss(self, batch: UserBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
+    def batches(
+        self, history: ResidentInteractions, order: np.random.Generator, size: int
+    ) -> Iterator[UserBatch | PairBatch]:
+        """Those of the base."""
+        yield from self.collaborative.batches(history, order, size)
+
+    def learned(self, batch: UserBatch, rng: torch.Generator, step: int) -> Learned:
         """The base's likelihood at a draw from the fused posterior, and the weighted matching divergence."""
         source, rows = self.collaborative.encode(batch, rng)  # q_phi(z | x), equation 2
         language = self.meta_network(rows)  # p_varphi(z | s), equation 7
         fused = self.fuse(source, language)
-        likelihood = self.collaborative.likelihood(fused.sample(rng), batch, rng, step)  # L_rec, equation 18
-        matching = self.config.matching.divergence(fused, source, language, rng).mean()  # L_DM, equation 10, 13 or 15
-        return likelihood | {"matching": self.matching_weight(step, len(batch)) * matching}  # L, equation 19
+        draw = Draw.plain(fused.sample(rng))
+        terms = self.collaborative.likelihood(draw.decoded, batch, rng, step)  # L_rec, equation 18
+        if batch.turn != "decoder":
+            prior = self.collaborative.divergence(fused, draw, batch)
+            matching = self.config.matching.divergence(fused, source, language, rng, prior)  # equation 10, 13 or 15
+            matched = self.matching_weight(step, len(batch)) * self.collaborative.averaged(matching, batch)
+            terms |= {"matching": matched}  # L, equation 19
+        return Learned(terms, fused, draw)
 
     def scores(self, batch: UserBatch) -> Tensor:
         """(batch, n_items) logits of the point of the decoded distribution."""
@@ -110,6 +130,12 @@ class DMRecConfig(RecommenderConfig):
     def _gate_has_a_branch(self) -> DMRecConfig:
         if self.gate and self.fuse == "none":
             raise ValueError('`gate` weighs what `fuse` adds, and `fuse = "none"` adds nothing')
+        return self
+
+    @model_validator(mode="after")
+    def _posteriors_are_gaussian(self) -> DMRecConfig:
+        if getattr(self.base, "flow_layers", 0):
+            raise ValueError("a matching compares Gaussians: set `base.flow_layers` to 0")
         return self
 
     def build(self, inputs: ModelInputs) -> DMRec:

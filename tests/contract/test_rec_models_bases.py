@@ -15,6 +15,7 @@ BASES = get_args(get_args(VariationalConfig)[0])
 N_USERS, N_ITEMS = 30, 20
 SMALL = {
     "mult_vae": {"hidden_dim": 12, "latent_dim": 5, "dropout": 0.2, "kl_weight": 0.1},
+    "rec_vae": {"hidden_dim": 12, "hidden_layers": 3, "latent_dim": 5, "dropout": 0.2, "learning_rate": None},
     "cvga": {"latent_dim": 5, "dropout": 0.1, "kl_weight": 0.1},
     "l_diffrec": {"clusters": 2, "latent_dim": 7, "denoiser_hidden_dim": 12, "denoiser_dropout": 0.1, "kl_weight": 0.1}
     | {"learning_rate": None, "denoiser_learning_rate": None},
@@ -128,6 +129,8 @@ def test_without_a_divergence_the_training_rows_are_learned_by_heart(base):
     whole = {"name": base, "latent_dim": 40, "dropout": 0}
     if base == "l_diffrec":
         whole["denoiser_dropout"] = 0
+    if base == "rec_vae":
+        whole["hidden_dim"] = 60
     lengths = train.lengths()[train.lengths() > 0]
     floor = (lengths * np.log(lengths)).sum() / 50
     vectors = SemanticMatrix(torch.zeros(40, 2), torch.zeros(40, dtype=torch.bool))

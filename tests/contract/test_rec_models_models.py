@@ -19,6 +19,13 @@ SMALL = {
     "cvga": {"latent_dim": 6, "dropout": 0.1, "kl_weight": 0.05},
     "l_diffrec": {"latent_dim": 8, "denoiser_hidden_dim": 16, "denoiser_dropout": 0.1, "kl_weight": 0.05},
     "ease": {"regularization": 1.0},
+    "slim": {"l1": 0.1, "l2": 1.0},
+    "item_knn": {"shrinkage": 1.0},
+    "wmf": {"dim": 4, "ridge": 0.1},
+    "pl_rec": {"dim": 4, "ridge": 0.1},
+    "cdae": {"hidden_dim": 16, "dropout": 0.2},
+    "rec_vae": {"hidden_dim": 16, "latent_dim": 6, "dropout": 0.2, "hidden_layers": 3},
+    "pia": {"base": {"name": "mult_vae", "hidden_dim": 16, "latent_dim": 6, "dropout": 0.2, "kl_weight": 0.05}},
     "dmrec": {
         "base": {"name": "mult_vae", "hidden_dim": 16, "latent_dim": 6, "dropout": 0.2, "kl_weight": 0.05},
         "meta_network": {"hidden_dim": 16},
@@ -31,8 +38,8 @@ SMALL = {
     "alpharec": {"dim": 8, "negatives": 16},
     "alpharec_star": {"dim": 8, "negatives": 16},
 }
-# Popularity cannot know a user's colour; every other model must.
-IMPERSONAL = {"popularity"}
+# Popularity cannot know a user's colour, and random does not want to; every other model must.
+IMPERSONAL = {"popularity", "random"}
 
 by_model = pytest.mark.parametrize("kind", CONFIGS, ids=lambda kind: kind.model_fields["name"].default)
 
@@ -182,7 +189,7 @@ def test_cutting_the_embeddings_changes_only_models_that_read_language(kind, wor
     deaf = ModelInputs(world.train, {"items": zeros, "users": zeros}, world.seed)
     batch = ResidentInteractions(world.train).batch(np.arange(N))
     heard, unheard = (trained(kind, inputs, steps=20).scores(batch) for inputs in (world, deaf))
-    assert torch.equal(heard, unheard) != kind.reads_language
+    assert torch.equal(heard, unheard) != kind(**SMALL.get(name_of(kind), {})).asks_for_language
 
 
 @by_model

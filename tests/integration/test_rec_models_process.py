@@ -26,6 +26,7 @@ PAIRWISE = ("lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "al
 QUICK = {"epochs": 6, "batch_size": 16, "evaluate_every": 2}
 CLUSTERS = np.arange(N_ITEMS) % 2
 CVGA = {"name": "cvga", "latent_dim": 4}
+REC_VAE = {"name": "rec_vae", "hidden_dim": 6, "hidden_layers": 2, "latent_dim": 4}
 L_DIFFREC = {"name": "l_diffrec", "clusters": 2, "latent_dim": 5, "denoiser_hidden_dim": 6}
 
 
@@ -128,6 +129,9 @@ def dmrec(**matching):
         (4, L_DIFFREC),  # by then steps are drawn by their losses, and the record of those has to come back
         (3, {"name": "dmrec", "base": CVGA}),
         (4, {"name": "dmrec", "base": L_DIFFREC}),
+        (3, BASE | {"flow_layers": 2, "flow_hidden_dim": 4}),
+        (4, {"name": "pia", "base": REC_VAE, "plateau": 1, "growth": 3.0}),  # by then the weight has grown
+        (3, {"name": "pia", "base": {"name": "dmrec", "base": REC_VAE}, "anchors": "text_tied"}),
         *((3, {"name": name, "batch_pairs": 64}) for name in PAIRWISE),
     ],
 )
@@ -195,6 +199,33 @@ def test_epochs_tell_every_term_of_the_loss_and_validations_what_the_model_diagn
     informed = ("kl_prior", "kl_language", "information_interactions", "information_language")
     for event in (event for event in events if event["event"] == "valid"):
         assert all(np.isfinite(event[name]) and event[name] == history[event["epoch"]][name] for name in informed)
+
+
+def test_a_checkpoint_of_pia_is_one_of_its_base_and_has_no_anchors(tmp_path):
+    events = []
+    training = QUICK | {"evaluate_every": 1}
+    bundle = write(tmp_path / "bundle", model={"name": "pia", "base": BASE, "plateau": 1}, training=training)
+    metrics = train(bundle, events.append, device="cpu")
+    (tmp_path / "plain").mkdir()
+    plain = write(tmp_path / "plain" / "bundle", model=BASE)
+    train(plain, lambda event: None, device="cpu")
+    assert {name: tensor.shape for name, tensor in weights(bundle).items()} == {
+        name: tensor.shape for name, tensor in weights(plain).items()
+    }
+    valid = [event for event in events if event["event"] == "valid"]
+    expected = 0.2 * 1.2 ** sum(not event["best"] for event in valid)
+    assert valid[-1]["alignment_weight"] in (pytest.approx(expected), pytest.approx(expected / 1.2))
+    command = [sys.executable, "-m", "rec_models", "evaluate", str(bundle.directory), "--device", "cpu"]
+    subprocess.run(command, check=True, capture_output=True)  # scored by what was kept, without anchors
+    after = json.loads((bundle.checkpoint / "metrics.json").read_text())
+    assert after["test"] == metrics["test"] and after["valid"] == metrics["valid"]
+
+
+def test_sides_that_take_turns_report_the_mean_of_each_term_over_its_own_batches(tmp_path):
+    bundle = write(tmp_path / "bundle", model=REC_VAE)
+    history = train(bundle, lambda event: None, device="cpu")["history"]
+    assert all(set(row["terms"]) == {"reconstruction", "kl"} for row in history)
+    assert any(name.startswith("before_") for name in weights(bundle))
 
 
 def test_clusters_travel_with_the_bundle_and_are_hashed(tmp_path):
