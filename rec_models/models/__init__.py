@@ -5,6 +5,7 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from rec_models.models.alpharec import AlphaRecConfig, AlphaRecStarConfig
+from rec_models.models.bandvae import BANDVAEConfig
 from rec_models.models.cvga import CVGAConfig
 from rec_models.models.dmrec import DMRecConfig
 from rec_models.models.ease import EASEConfig
@@ -12,13 +13,16 @@ from rec_models.models.kar import KARConfig
 from rec_models.models.l_diffrec import LDiffRecConfig
 from rec_models.models.lightgcn import LightGCNConfig
 from rec_models.models.llmrec import LLMRecConfig
+from rec_models.models.macrid_vae import MacridVAEConfig
 from rec_models.models.mult_vae import MultVAEConfig
 from rec_models.models.popularity import PopularityConfig
 from rec_models.models.rlmrec_c import RLMRecCConfig
 from rec_models.models.rlmrec_g import RLMRecGConfig
 
 # Bases that a matching (and later anchors and flows) can wrap.
-VariationalConfig = Annotated[MultVAEConfig | CVGAConfig | LDiffRecConfig, Field(discriminator="name")]
+VariationalConfig = Annotated[
+    MultVAEConfig | CVGAConfig | LDiffRecConfig | MacridVAEConfig, Field(discriminator="name")
+]
 
 # DMRec receives its base, so the type is known only here; models do not import models.
 DMRecConfig.model_rebuild(_types_namespace={"VariationalConfig": VariationalConfig})
@@ -29,6 +33,8 @@ ModelConfig = Annotated[
     | MultVAEConfig
     | CVGAConfig
     | LDiffRecConfig
+    | MacridVAEConfig
+    | BANDVAEConfig
     | DMRecConfig
     | LightGCNConfig
     | RLMRecCConfig
@@ -46,6 +52,7 @@ __all__ = [
     "CONFIGS",
     "AlphaRecConfig",
     "AlphaRecStarConfig",
+    "BANDVAEConfig",
     "CVGAConfig",
     "DMRecConfig",
     "EASEConfig",
@@ -53,6 +60,7 @@ __all__ = [
     "LDiffRecConfig",
     "LLMRecConfig",
     "LightGCNConfig",
+    "MacridVAEConfig",
     "ModelConfig",
     "MultVAEConfig",
     "PopularityConfig",
