@@ -34,8 +34,8 @@ class FactorOptions:
         dropout: share of a factor's entries dropped before the encoder in training.
         prototype_dropout: share of entries dropped from a prototype's step in training.
         prototype_gradient: what the initial prototypes learn from where there are iterations; see `InterestFactors`.
-        noise: Gumbel noise on assignments in training: `shared` by the users of a batch, `independent` for each of them,
-            or `none`.
+        noise: Gumbel noise on assignments in training: `shared` by the users of a batch, `independent` for each, or
+            `none`.
         normalised_steps: prototypes move over unit vectors of units rather than raw ones.
         own_units: units have vectors of their own, which vectors from texts join through a gate that begins at 0;
             without them the vectors from texts are all there is.

@@ -23,9 +23,9 @@ def mixture_nll(units: Tensor, factors: Tensor, bias: Tensor, assigned: Tensor |
     """() mean over users of the negative log-likelihood of their entries under a mixture over factors, in nats.
 
     The logit of unit i is logsumexp_k(<units_i, factors_k> + bias_ki), where `assigned` is given less
-    logsumexp_k(<units_i, assigned_k> + bias_ki). With factors q/tau + c/tau, assigned q/tau and a Gumbel draw as bias that is
-    log sum_k A_ik exp(cos(c_k, units_i)/tau) for assignments A = softmax_k(<units_i, q_k>/tau + bias_ki) that nobody
-    holds; with log A as bias and nothing assigned it is the same for an A that all users share.
+    logsumexp_k(<units_i, assigned_k> + bias_ki). With factors q/tau + c/tau, assigned q/tau and a Gumbel draw as bias
+    that is log sum_k A_ik exp(cos(c_k, units_i)/tau) for assignments A = softmax_k(<units_i, q_k>/tau + bias_ki) that
+    nobody holds; with log A as bias and nothing assigned it is the same for an A that all users share.
 
     Args:
         units: (n_units, dim) rows of unit length.

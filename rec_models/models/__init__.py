@@ -4,11 +4,13 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
+from rec_models.models.addvae import ADDVAEConfig
 from rec_models.models.alpharec import AlphaRecConfig, AlphaRecStarConfig
 from rec_models.models.bandvae import BANDVAEConfig
 from rec_models.models.cvga import CVGAConfig
 from rec_models.models.dmrec import DMRecConfig
 from rec_models.models.ease import EASEConfig
+from rec_models.models.elsa import ELSAConfig
 from rec_models.models.kar import KARConfig
 from rec_models.models.l_diffrec import LDiffRecConfig
 from rec_models.models.lightgcn import LightGCNConfig
@@ -30,11 +32,13 @@ DMRecConfig.model_rebuild(_types_namespace={"VariationalConfig": VariationalConf
 ModelConfig = Annotated[
     PopularityConfig
     | EASEConfig
+    | ELSAConfig
     | MultVAEConfig
     | CVGAConfig
     | LDiffRecConfig
     | MacridVAEConfig
     | BANDVAEConfig
+    | ADDVAEConfig
     | DMRecConfig
     | LightGCNConfig
     | RLMRecCConfig
@@ -50,12 +54,14 @@ CONFIGS: tuple[type, ...] = get_args(get_args(ModelConfig)[0])
 
 __all__ = [
     "CONFIGS",
+    "ADDVAEConfig",
     "AlphaRecConfig",
     "AlphaRecStarConfig",
     "BANDVAEConfig",
     "CVGAConfig",
     "DMRecConfig",
     "EASEConfig",
+    "ELSAConfig",
     "KARConfig",
     "LDiffRecConfig",
     "LLMRecConfig",

@@ -231,7 +231,7 @@ class BANDVAE(GradientRecommender):
         scores[batch.rows, :, batch.items] = -torch.inf
         best, tops = scores.topk(min(top, scores.shape[-1]))
         sides = []
-        for side, channel, plan, cost in zip(self._sides(), read.sides, read.plans, read.costs, strict=True):
+        for side, channel, plan, cost in zip(self.text_sides(), read.sides, read.plans, read.costs, strict=True):
             if epsilon is not None:
                 plan = alignment_plan(cost, self.config.alignment, epsilon, 10 * self.config.sinkhorn_iterations)
             held = shares_of(channel.rows, channel.assignment.weights)
@@ -255,7 +255,7 @@ class BANDVAE(GradientRecommender):
     def _read(self, batch: UserBatch, rng: torch.Generator | None) -> _Read:
         own = _encoded(self.ratings, batch, rng)
         sides, plans, costs, taken = [], [], [], own.z
-        for part in self._sides():
+        for part in self.text_sides():
             rows = batch if part.source is None else part.source(batch)
             side = _encoded(part.channel, rows, rng)
             cost = squared_distances(own.z, side.z)
@@ -270,7 +270,7 @@ class BANDVAE(GradientRecommender):
             taken = taken + given
         return _Read(own._replace(fused=taken), sides, plans, costs)
 
-    def _sides(self) -> list[_Side]:
+    def text_sides(self) -> list[_Side]:
         return [side for side in self.sides if isinstance(side, _Side)]
 
     def _fused(self, own: _Channel, side: _Channel, plan: Tensor) -> tuple[Tensor, Tensor]:

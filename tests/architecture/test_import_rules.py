@@ -52,7 +52,6 @@ LAYERS = {  # inside rec_models, low to high; a module may import from its own l
     "metrics": 1,
     "comparison": 1,
     "mixtures": 1,
-    "transport": 1,
     "alignment": 1,
     "factors": 2,
     "text_units": 2,
