@@ -47,7 +47,9 @@ def channel(factors: InterestFactors, rows: Tensor, draws: Draws) -> tuple[Tenso
         scores = torch.einsum("nd,bkd->bnk", units, prototypes) / options.temperature
         shares = torch.softmax(scores + draws.gumbel(tuple(scores.shape)), -1)
         moved = draws.dropout(shares * rows[:, :, None], options.prototype_dropout)
-        prototypes = F.normalize(torch.einsum("bnk,nd->bkd", moved, units), dim=-1)
+        moved = torch.einsum("bnk,nd->bkd", moved, units)
+        # a factor all of whose entries were dropped stays where it was
+        prototypes = F.normalize(torch.where(moved.any(-1, keepdim=True), moved, prototypes), dim=-1)
         prototypes = prototypes.detach() if left == 0 else prototypes
     scores = torch.einsum("nd,bkd->bnk", units, prototypes[:last]) / options.temperature
     shares = torch.softmax(scores + draws.gumbel(tuple(scores.shape)), -1)

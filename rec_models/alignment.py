@@ -13,7 +13,7 @@ from rec_models.transport import sinkhorn
 Alignment = Literal["sinkhorn", "softmax", "diagonal"]
 
 # A plan is close enough where its rows miss their mass by less; the maps divide by what rows really hold.
-_TOLERANCE = 1e-4
+_TOLERANCE = 1e-5
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:

@@ -216,7 +216,7 @@ class InterestFactors(nn.Module):
             shares = dropped(shares, options.prototype_dropout, rng)
         moved = factor_rows_times(rows, shares, units if options.normalised_steps else self._raw_units())
         # a factor without any entry left stays where it was
-        return F.normalize(torch.where(moved.abs().sum(-1, keepdim=True) > 0, moved, own), dim=-1)
+        return F.normalize(torch.where(moved.any(-1, keepdim=True), moved, own), dim=-1)
 
 
 def divergence(posterior: DiagonalGaussian) -> Tensor:

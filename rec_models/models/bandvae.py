@@ -238,6 +238,7 @@ class BANDVAE(GradientRecommender):
             sides.append(TextSide(side.name, held, _tops(channel, top), side.unit_names, plan))
         return Explanation(shares_of(batch, own.assignment.weights), tops, best, tuple(sides))
 
+    @torch.no_grad()
     def diagnostics(self, batches: Iterable[UserBatch]) -> dict[str, float]:
         """Cosine between a user's factors; of the first text channel entropy of the plans (bits) and common words."""
         sums: dict[str, list[tuple[float, int]]] = {}
