@@ -4,16 +4,20 @@ from typing import Annotated, get_args
 
 from pydantic import Field
 
+from rec_models.models.addvae import ADDVAEConfig
 from rec_models.models.alpharec import AlphaRecConfig, AlphaRecStarConfig
+from rec_models.models.bandvae import BANDVAEConfig
 from rec_models.models.cdae import CDAEConfig
 from rec_models.models.cvga import CVGAConfig
 from rec_models.models.dmrec import DMRecConfig
 from rec_models.models.ease import EASEConfig
+from rec_models.models.elsa import ELSAConfig
 from rec_models.models.item_knn import ItemKNNConfig
 from rec_models.models.kar import KARConfig
 from rec_models.models.l_diffrec import LDiffRecConfig
 from rec_models.models.lightgcn import LightGCNConfig
 from rec_models.models.llmrec import LLMRecConfig
+from rec_models.models.macrid_vae import MacridVAEConfig
 from rec_models.models.mult_vae import MultVAEConfig
 from rec_models.models.pia import PIAConfig
 from rec_models.models.pl_rec import PLRecConfig
@@ -26,13 +30,16 @@ from rec_models.models.slim import SLIMConfig
 from rec_models.models.wmf import WMFConfig
 
 # Bases that a matching and anchors can wrap.
-VariationalConfig = Annotated[MultVAEConfig | CVGAConfig | LDiffRecConfig | RecVAEConfig, Field(discriminator="name")]
+VariationalConfig = Annotated[
+    MultVAEConfig | CVGAConfig | LDiffRecConfig | RecVAEConfig | MacridVAEConfig, Field(discriminator="name")
+]
 
 # DMRec and PIA receive what they wrap, so the types are known only here; models do not import models.
 DMRecConfig.model_rebuild(_types_namespace={"VariationalConfig": VariationalConfig})
 
 LatentConfig = Annotated[
-    MultVAEConfig | CVGAConfig | LDiffRecConfig | RecVAEConfig | DMRecConfig, Field(discriminator="name")
+    MultVAEConfig | CVGAConfig | LDiffRecConfig | RecVAEConfig | MacridVAEConfig | DMRecConfig,
+    Field(discriminator="name"),
 ]
 PIAConfig.model_rebuild(_types_namespace={"LatentConfig": LatentConfig})
 
@@ -49,6 +56,10 @@ ModelConfig = Annotated[
     | CVGAConfig
     | LDiffRecConfig
     | RecVAEConfig
+    | ELSAConfig
+    | MacridVAEConfig
+    | BANDVAEConfig
+    | ADDVAEConfig
     | DMRecConfig
     | PIAConfig
     | LightGCNConfig
@@ -65,18 +76,22 @@ CONFIGS: tuple[type, ...] = get_args(get_args(ModelConfig)[0])
 
 __all__ = [
     "CONFIGS",
+    "ADDVAEConfig",
     "AlphaRecConfig",
     "AlphaRecStarConfig",
+    "BANDVAEConfig",
     "CDAEConfig",
     "CVGAConfig",
     "DMRecConfig",
     "EASEConfig",
+    "ELSAConfig",
     "ItemKNNConfig",
     "KARConfig",
     "LDiffRecConfig",
     "LLMRecConfig",
     "LatentConfig",
     "LightGCNConfig",
+    "MacridVAEConfig",
     "ModelConfig",
     "MultVAEConfig",
     "PIAConfig",

@@ -16,6 +16,7 @@ N_USERS, N_ITEMS = 30, 20
 SMALL = {
     "mult_vae": {"hidden_dim": 12, "latent_dim": 5, "dropout": 0.2, "kl_weight": 0.1},
     "rec_vae": {"hidden_dim": 12, "hidden_layers": 3, "latent_dim": 5, "dropout": 0.2, "learning_rate": None},
+    "macrid_vae": {"factors": 2, "dim": 4, "hidden_dim": 12, "dropout": 0.1, "kl_cap": 0.1, "kl_anneal_steps": 0},
     "cvga": {"latent_dim": 5, "dropout": 0.1, "kl_weight": 0.1},
     "l_diffrec": {"clusters": 2, "latent_dim": 7, "denoiser_hidden_dim": 12, "denoiser_dropout": 0.1, "kl_weight": 0.1}
     | {"learning_rate": None, "denoiser_learning_rate": None},
@@ -126,7 +127,7 @@ def test_without_a_divergence_the_training_rows_are_learned_by_heart(base):
     rng = np.random.default_rng(0)
     users, items = np.nonzero(rng.random((50, 40)) < 0.12)
     train = InteractionMatrix.from_pairs(users, items, None, n_users=50, n_items=40)
-    whole = {"name": base, "latent_dim": 40, "dropout": 0}
+    whole = {"name": base, "dropout": 0} | ({"dim": 20} if base == "macrid_vae" else {"latent_dim": 40})
     if base == "l_diffrec":
         whole["denoiser_dropout"] = 0
     if base == "rec_vae":

@@ -12,12 +12,17 @@ from rec_models.interactions import InteractionMatrix, ResidentInteractions
 from rec_models.models import CONFIGS
 from rec_models.recommender import ClosedFormRecommender, GradientRecommender
 from rec_models.semantic import ModelInputs, SemanticMatrix, pooled_users
+from rec_models.text_features import TextFeatures
 
 N = 12
 SMALL = {
     "mult_vae": {"hidden_dim": 16, "latent_dim": 6, "dropout": 0.2, "kl_weight": 0.05},
     "cvga": {"latent_dim": 6, "dropout": 0.1, "kl_weight": 0.05},
     "l_diffrec": {"latent_dim": 8, "denoiser_hidden_dim": 16, "denoiser_dropout": 0.1, "kl_weight": 0.05},
+    "macrid_vae": {"factors": 2, "dim": 6, "hidden_dim": 16, "dropout": 0.2, "kl_cap": 0.05},
+    "bandvae": {"factors": 2, "text_factors": 2, "dim": 6, "hidden_dim": 16, "dropout": 0.2, "kl_cap": 0.05},
+    "addvae": {"factors": 2, "dim": 6, "hidden_dim": 16, "dropout": 0.2, "kl_cap": 0.05},
+    "elsa": {"dim": 4},
     "ease": {"regularization": 1.0},
     "slim": {"l1": 0.1, "l2": 1.0},
     "item_knn": {"shrinkage": 1.0},
@@ -60,7 +65,20 @@ def inputs_of(train, seed=0):
     vectors = colours + rng.normal(0, 0.05, colours.shape).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     items = SemanticMatrix(torch.from_numpy(vectors), torch.ones(train.n_items, dtype=torch.bool))
-    return ModelInputs(train, {"items": items, "users": pooled_users(items, train)}, seed)
+    return ModelInputs(train, {"items": items, "users": pooled_users(items, train)}, seed, text=words_of(train.n_items))
+
+
+def words_of(n_items):
+    """Every item says its colour, and one word of its own."""
+    rows = np.repeat(np.arange(n_items), 2)
+    words = np.stack([np.arange(n_items) % 2, 2 + np.arange(n_items)], 1).ravel()
+    weights = InteractionMatrix.from_pairs(rows, words, None, n_users=n_items, n_items=2 + n_items)
+    return TextFeatures(weights, ("white", "black", *(f"square {item}" for item in range(n_items))))
+
+
+def mute(text):
+    nothing = InteractionMatrix.from_pairs([], [], None, n_users=text.words.n_users, n_items=text.n_words)
+    return TextFeatures(nothing, text.vocabulary)
 
 
 def built(kind, inputs):
@@ -186,7 +204,7 @@ def test_semantic_matrices_are_no_part_of_the_checkpoint(kind, models):
 @by_model
 def test_cutting_the_embeddings_changes_only_models_that_read_language(kind, world):
     zeros = SemanticMatrix(torch.zeros(N, 8), torch.zeros(N, dtype=torch.bool))
-    deaf = ModelInputs(world.train, {"items": zeros, "users": zeros}, world.seed)
+    deaf = ModelInputs(world.train, {"items": zeros, "users": zeros}, world.seed, text=mute(world.text))
     batch = ResidentInteractions(world.train).batch(np.arange(N))
     heard, unheard = (trained(kind, inputs, steps=20).scores(batch) for inputs in (world, deaf))
     assert torch.equal(heard, unheard) != kind(**SMALL.get(name_of(kind), {})).asks_for_language
