@@ -15,6 +15,9 @@ from rec_models.gaussians import DiagonalGaussian
 from rec_models.interactions import UserBatch
 from rec_models.mixtures import mixture_logits, mixture_nll
 
+# Rows with a larger share of units are multiplied as dense ones: gathering costs that many times a product's cell.
+_SPARSE = 0.03
+
 PrototypeGradient = Literal["none", "straight_through", "one_step"]
 Noise = Literal["shared", "independent", "none"]
 
@@ -244,7 +247,13 @@ def factor_rows_times(rows: UserBatch, weights: Tensor, table: Tensor) -> Tensor
     Args:
         weights: (nnz, factors) the values of each factor's row at the entries.
     """
-    n_factors = weights.shape[1]
+    n_factors, n_units = weights.shape[1], len(table)
+    if len(rows.rows) > _SPARSE * len(rows) * n_units:
+        dense = weights.new_zeros(len(rows), n_factors, n_units)
+        dense = dense.index_put(
+            (rows.rows[:, None], torch.arange(n_factors, device=weights.device), rows.items[:, None]), weights
+        )
+        return dense @ table
     begins, lengths = rows.offsets[rows.rows], rows.lengths[rows.rows]
     within = torch.arange(len(rows.rows), device=weights.device) - begins
     # bag of a user's factor k: the user's entries once more
