@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rec_models.blocks import dropped
+from rec_models.clusters import item_clusters
 from rec_models.gaussians import DiagonalGaussian
 from rec_models.interactions import UserBatch
 from rec_models.mixtures import mixture_logits, mixture_nll
@@ -118,6 +119,20 @@ class InterestFactors(nn.Module):
         assignment = self.assign(rows, rng)
         return assignment, self.posterior(rows, assignment.weights, rng)
 
+    @torch.no_grad()
+    def start_from(self, vectors: Tensor, seed: int) -> None:
+        """Units begin where their texts' (n_units, any) vectors lie, and prototypes among them.
+
+        Source: SEM-MacridVAE; BANDVAE tried it and found no gain.
+        Deviations: directions beyond those of the vectors keep their random start.
+        """
+        assert self.units is not None
+        placed = principal_directions(vectors, self.options.dim)
+        self.units[:, : placed.shape[1]] = placed.to(self.units)
+        labels = torch.from_numpy(item_clusters(placed.numpy(force=True), self.options.factors, seed=seed))
+        for factor in range(self.options.factors):
+            self.prototypes[factor] = self.units[labels.to(self.units.device) == factor].mean(0)
+
     def unit_vectors(self) -> Tensor:
         """(n_units, dim) vectors of unit length."""
         return F.normalize(self._raw_units(), dim=-1)
@@ -220,6 +235,16 @@ class InterestFactors(nn.Module):
         moved = factor_rows_times(rows, shares, units if options.normalised_steps else self._raw_units())
         # a factor without any entry left stays where it was
         return F.normalize(torch.where(moved.any(-1, keepdim=True), moved, own), dim=-1)
+
+
+def principal_directions(vectors: Tensor, dim: int) -> Tensor:
+    """(n, at most dim) float32: vectors along the directions they vary most in, rows standardised to Xavier's size."""
+    exact = vectors.double() - vectors.double().mean(0)
+    directions = torch.linalg.eigh(exact.t() @ exact).eigenvectors.flip(1)[:, :dim]
+    directions = directions * directions.sum(0).sign()  # an eigenvector's sign is anybody's: fix it
+    along = exact @ directions
+    along = (along - along.mean(1, keepdim=True)) / along.std(1, keepdim=True, correction=0).clamp_min(1e-12)
+    return (along * math.sqrt(2 / (len(vectors) + dim))).float()
 
 
 def divergence(posterior: DiagonalGaussian) -> Tensor:

@@ -15,7 +15,7 @@ from rec_models.models.kar import KARConfig
 from rec_models.models.l_diffrec import LDiffRecConfig
 from rec_models.models.lightgcn import LightGCNConfig
 from rec_models.models.llmrec import LLMRecConfig
-from rec_models.models.macrid_vae import MacridVAEConfig
+from rec_models.models.macrid_vae import MacridVAEConfig, SEMMacridVAEConfig
 from rec_models.models.mult_vae import MultVAEConfig
 from rec_models.models.popularity import PopularityConfig
 from rec_models.models.rlmrec_c import RLMRecCConfig
@@ -37,6 +37,7 @@ ModelConfig = Annotated[
     | CVGAConfig
     | LDiffRecConfig
     | MacridVAEConfig
+    | SEMMacridVAEConfig
     | BANDVAEConfig
     | ADDVAEConfig
     | DMRecConfig
@@ -72,5 +73,6 @@ __all__ = [
     "PopularityConfig",
     "RLMRecCConfig",
     "RLMRecGConfig",
+    "SEMMacridVAEConfig",
     "VariationalConfig",
 ]

@@ -27,7 +27,7 @@ from rec_models.gaussians import DiagonalGaussian
 from rec_models.interactions import UserBatch
 from rec_models.mixtures import LOWEST_TEMPERATURE
 from rec_models.recommender import GradientRecommender, RecommenderConfig
-from rec_models.semantic import Language, ModelInputs, under_control
+from rec_models.semantic import Language, ModelInputs, SemanticMatrix, under_control
 from rec_models.text_units import TextMode, UserText, text_units
 from rec_models.transport import barycentric
 
@@ -48,6 +48,7 @@ class BANDVAEConfig(RecommenderConfig):
         text: what the text channel counts (`rec_models.text_units`), or `none`: interactions alone.
         concepts: how many concepts there are, where `text` counts them.
         semantic_items: a channel more, in which items lie where their texts put them; it predicts items too.
+        start: where items and units of texts begin: `random`, or where their texts lie (the paper's negative).
         text_norm: of a user's text: `none` is the mean of the items' rows, `l1` sums to 1.
         without_text: users whose items have no text: `encode` reads an empty row, as the paper would; `skip` adds
             nothing of the text to their factors.
@@ -82,6 +83,7 @@ class BANDVAEConfig(RecommenderConfig):
     text: TextMode | Literal["none"] = "words"
     concepts: int = Field(default=1024, ge=1)
     semantic_items: bool = False
+    start: Literal["random", "text"] = "random"
     text_norm: Literal["none", "l1"] = "none"
     without_text: Literal["encode", "skip"] = "encode"
     text_weight: float = Field(default=0.5, ge=0)
@@ -131,18 +133,27 @@ class BANDVAEConfig(RecommenderConfig):
 
     def build(self, inputs: ModelInputs) -> BANDVAE:
         """The untrained model."""
-        sides = []
+        sides, ratings = [], InterestFactors(self.options(), inputs.n_items)
         if self.text != "none":
             units = text_units(self.name, self.text, inputs, self.language, self.concepts)
             channel = InterestFactors(self.text_options(own_units=True), len(units.names), units.vectors)
             sides.append(_Side(self.text, channel, UserText(units.weights, self.text_norm), units.names))
         if self.semantic_items:
-            if "items" not in inputs.semantic:
-                raise MissingSemanticMatrixError(self.name, "items", sorted(inputs.semantic))
-            items, _ = under_control(inputs.semantic["items"], inputs.semantic["items"], self.language, inputs)
-            channel = InterestFactors(self.text_options(own_units=False), inputs.n_items, items.vectors)
+            placed = self._items(inputs).vectors
+            channel = InterestFactors(self.text_options(own_units=False), inputs.n_items, placed)
             sides.append(_Side("items", channel, None, ()))
-        return BANDVAE(self, InterestFactors(self.options(), inputs.n_items), sides)
+        if self.start == "text":
+            items = self._items(inputs)
+            ratings.start_from(items.vectors, inputs.seed)
+            for side in sides:
+                if side.source is not None:
+                    side.channel.start_from(side.source.means_of(items.vectors), inputs.seed)
+        return BANDVAE(self, ratings, sides)
+
+    def _items(self, inputs: ModelInputs) -> SemanticMatrix:
+        if "items" not in inputs.semantic:
+            raise MissingSemanticMatrixError(self.name, "items", sorted(inputs.semantic))
+        return under_control(inputs.semantic["items"], inputs.semantic["items"], self.language, inputs)[0]
 
 
 class _Side(nn.Module):

@@ -11,7 +11,7 @@ from rec_models.explanation import Explainable, overlap
 from rec_models.factors import FactorOptions, InterestFactors, divergence
 from rec_models.gaussians import DiagonalGaussian, kl_to_standard
 from rec_models.interactions import InteractionMatrix, ResidentInteractions
-from rec_models.models import ADDVAEConfig, BANDVAEConfig, ELSAConfig, MacridVAEConfig
+from rec_models.models import ADDVAEConfig, BANDVAEConfig, ELSAConfig, MacridVAEConfig, SEMMacridVAEConfig
 from rec_models.semantic import ModelInputs, SemanticMatrix
 from rec_models.text_features import TextFeatures
 from rec_models.text_units import UserText, concept_units, text_units
@@ -316,6 +316,23 @@ def test_vectors_of_units_change_nothing_until_their_gate_opens():
     assert torch.equal(plain(everybody(inputs), None)[1].mean, gated(everybody(inputs), None)[1].mean)
     gated.gate.data.fill_(0.5)
     assert not torch.equal(plain.unit_vectors(), gated.unit_vectors())
+
+
+def test_a_start_from_texts_puts_like_items_together_and_prototypes_among_them():
+    groups = torch.arange(60) % 3
+    g = torch.Generator().manual_seed(0)
+    vectors = torch.eye(3, 20)[groups] + 0.05 * torch.randn(60, 20, generator=g)
+    train = InteractionMatrix.from_pairs(np.arange(60), np.arange(60), None, n_users=60, n_items=60)
+    words = InteractionMatrix.from_pairs(np.arange(60), groups.numpy(), None, n_users=60, n_items=3)
+    semantic = {"items": SemanticMatrix(vectors, torch.ones(60, dtype=torch.bool))}
+    inputs = ModelInputs(train, semantic, 0, text=TextFeatures(words, ("a", "b", "c")))
+    for model in (built(inputs, start="text").ratings, built(inputs, SEMMacridVAEConfig, factors=3, dim=6).channel):
+        cosines = F.normalize(model.prototypes.detach(), dim=-1) @ model.unit_vectors().t()
+        nearest = cosines.argmax(0)
+        assert all(len(nearest[groups == group].unique()) == 1 for group in range(3)) and len(nearest.unique()) == 3
+        assert model.units.detach().std() == pytest.approx(np.sqrt(2 / (60 + 6)), rel=0.2)
+    means = built(inputs, start="text").text_sides()[0].source.means_of(vectors)
+    torch.testing.assert_close(means, torch.stack([vectors[groups == group].mean(0) for group in range(3)]))
 
 
 def test_concepts_are_unit_rows_of_near_centroids_and_empty_without_text():
