@@ -161,7 +161,8 @@ class InterestFactors(nn.Module):
     def shared_assignment(self, noise: Tensor | None = None) -> Assignment:
         """Assignments by the prototypes as they are, the same for every user but for the noise; of no entries."""
         units = self.unit_vectors()
-        scores = F.normalize(self.prototypes, dim=-1) @ units.t() / self.options.temperature  # (factors, n_units)
+        with torch.autocast(units.device.type, enabled=False):  # rounded shares would be the same for many units
+            scores = F.normalize(self.prototypes, dim=-1) @ units.t() / self.options.temperature  # (factors, n_units)
         if noise is not None:
             scores = (scores if noise.dim() == 2 else scores[:, None]) + noise
         return Assignment(units, units.new_zeros(0, self.options.factors), F.log_softmax(scores, 0), None)
@@ -202,7 +203,7 @@ class InterestFactors(nn.Module):
         return scores - torch.logsumexp(assigned @ assignment.units.t() + bias, 0)
 
     def _decoded(self, assignment: Assignment, z: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        factors = F.normalize(z, dim=-1).transpose(0, 1) / self.options.temperature
+        factors = F.normalize(z.to(assignment.units.dtype), dim=-1).transpose(0, 1) / self.options.temperature
         assigned = assignment.assigned
         return factors if assigned is None else factors + assigned, assignment.bias, assigned
 
@@ -235,6 +236,35 @@ class InterestFactors(nn.Module):
         moved = factor_rows_times(rows, shares, units if options.normalised_steps else self._raw_units())
         # a factor without any entry left stays where it was
         return F.normalize(torch.where(moved.any(-1, keepdim=True), moved, own), dim=-1)
+
+
+class ProfilePrior(nn.Module):
+    """A prior whose means lie where a user's own text points, instead of at 0; a gate that begins at 0 opens it.
+
+    Source: ours.
+    """
+
+    vectors: Tensor
+    present: Tensor
+
+    def __init__(self, options: FactorOptions, vectors: Tensor, present: Tensor) -> None:
+        """Args: vectors (n_users, any) of users' texts and whether each has one."""
+        super().__init__()
+        self.deviation = options.deviation
+        self.register_buffer("vectors", vectors, persistent=False)
+        self.register_buffer("present", present, persistent=False)
+        projections = torch.empty(options.factors, vectors.shape[1], options.dim)
+        for projection in projections:
+            nn.init.xavier_normal_(projection)
+        self.projections, self.gate = nn.Parameter(projections), nn.Parameter(torch.zeros(()))
+
+    def divergence(self, posterior: DiagonalGaussian, users: Tensor) -> Tensor:
+        """(batch,) what `divergence` gains by the prior's means: the squared distance to them, less its constant."""
+        texts = self.vectors[users].to(self.projections.dtype)
+        pointed = F.normalize(torch.einsum("up,kpd->ukd", texts, self.projections), dim=-1)
+        cosines = (F.normalize(posterior.mean, dim=-1) * pointed).sum(-1)
+        gate = self.gate.clamp(-1, 1)
+        return self.present[users] * ((gate.square() - 2 * gate * cosines) / (2 * self.deviation**2)).sum(-1)
 
 
 def principal_directions(vectors: Tensor, dim: int) -> Tensor:
