@@ -11,9 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rec_models.blocks import dropped
+from rec_models.clusters import item_clusters
 from rec_models.gaussians import DiagonalGaussian
 from rec_models.interactions import UserBatch
 from rec_models.mixtures import mixture_logits, mixture_nll
+
+# Rows with a larger share of units are multiplied as dense ones: gathering costs that many times a product's cell.
+_SPARSE = 0.03
 
 PrototypeGradient = Literal["none", "straight_through", "one_step"]
 Noise = Literal["shared", "independent", "none"]
@@ -115,6 +119,20 @@ class InterestFactors(nn.Module):
         assignment = self.assign(rows, rng)
         return assignment, self.posterior(rows, assignment.weights, rng)
 
+    @torch.no_grad()
+    def start_from(self, vectors: Tensor, seed: int) -> None:
+        """Units begin where their texts' (n_units, any) vectors lie, and prototypes among them.
+
+        Source: SEM-MacridVAE; BANDVAE tried it and found no gain.
+        Deviations: directions beyond those of the vectors keep their random start.
+        """
+        assert self.units is not None
+        placed = principal_directions(vectors, self.options.dim)
+        self.units[:, : placed.shape[1]] = placed.to(self.units)
+        labels = torch.from_numpy(item_clusters(placed.numpy(force=True), self.options.factors, seed=seed))
+        for factor in range(self.options.factors):
+            self.prototypes[factor] = self.units[labels.to(self.units.device) == factor].mean(0)
+
     def unit_vectors(self) -> Tensor:
         """(n_units, dim) vectors of unit length."""
         return F.normalize(self._raw_units(), dim=-1)
@@ -143,7 +161,8 @@ class InterestFactors(nn.Module):
     def shared_assignment(self, noise: Tensor | None = None) -> Assignment:
         """Assignments by the prototypes as they are, the same for every user but for the noise; of no entries."""
         units = self.unit_vectors()
-        scores = F.normalize(self.prototypes, dim=-1) @ units.t() / self.options.temperature  # (factors, n_units)
+        with torch.autocast(units.device.type, enabled=False):  # rounded shares would be the same for many units
+            scores = F.normalize(self.prototypes, dim=-1) @ units.t() / self.options.temperature  # (factors, n_units)
         if noise is not None:
             scores = (scores if noise.dim() == 2 else scores[:, None]) + noise
         return Assignment(units, units.new_zeros(0, self.options.factors), F.log_softmax(scores, 0), None)
@@ -184,7 +203,7 @@ class InterestFactors(nn.Module):
         return scores - torch.logsumexp(assigned @ assignment.units.t() + bias, 0)
 
     def _decoded(self, assignment: Assignment, z: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        factors = F.normalize(z, dim=-1).transpose(0, 1) / self.options.temperature
+        factors = F.normalize(z.to(assignment.units.dtype), dim=-1).transpose(0, 1) / self.options.temperature
         assigned = assignment.assigned
         return factors if assigned is None else factors + assigned, assignment.bias, assigned
 
@@ -219,6 +238,45 @@ class InterestFactors(nn.Module):
         return F.normalize(torch.where(moved.any(-1, keepdim=True), moved, own), dim=-1)
 
 
+class ProfilePrior(nn.Module):
+    """A prior whose means lie where a user's own text points, instead of at 0; a gate that begins at 0 opens it.
+
+    Source: ours.
+    """
+
+    vectors: Tensor
+    present: Tensor
+
+    def __init__(self, options: FactorOptions, vectors: Tensor, present: Tensor) -> None:
+        """Args: vectors (n_users, any) of users' texts and whether each has one."""
+        super().__init__()
+        self.deviation = options.deviation
+        self.register_buffer("vectors", vectors, persistent=False)
+        self.register_buffer("present", present, persistent=False)
+        projections = torch.empty(options.factors, vectors.shape[1], options.dim)
+        for projection in projections:
+            nn.init.xavier_normal_(projection)
+        self.projections, self.gate = nn.Parameter(projections), nn.Parameter(torch.zeros(()))
+
+    def divergence(self, posterior: DiagonalGaussian, users: Tensor) -> Tensor:
+        """(batch,) what `divergence` gains by the prior's means: the squared distance to them, less its constant."""
+        texts = self.vectors[users].to(self.projections.dtype)
+        pointed = F.normalize(torch.einsum("up,kpd->ukd", texts, self.projections), dim=-1)
+        cosines = (F.normalize(posterior.mean, dim=-1) * pointed).sum(-1)
+        gate = self.gate.clamp(-1, 1)
+        return self.present[users] * ((gate.square() - 2 * gate * cosines) / (2 * self.deviation**2)).sum(-1)
+
+
+def principal_directions(vectors: Tensor, dim: int) -> Tensor:
+    """(n, at most dim) float32: vectors along the directions they vary most in, rows standardised to Xavier's size."""
+    exact = vectors.double() - vectors.double().mean(0)
+    directions = torch.linalg.eigh(exact.t() @ exact).eigenvectors.flip(1)[:, :dim]
+    directions = directions * directions.sum(0).sign()  # an eigenvector's sign is anybody's: fix it
+    along = exact @ directions
+    along = (along - along.mean(1, keepdim=True)) / along.std(1, keepdim=True, correction=0).clamp_min(1e-12)
+    return (along * math.sqrt(2 / (len(vectors) + dim))).float()
+
+
 def divergence(posterior: DiagonalGaussian) -> Tensor:
     """(batch,) KL of factors (batch, factors, dim) to their prior, less the constant that means of fixed length add.
 
@@ -244,7 +302,13 @@ def factor_rows_times(rows: UserBatch, weights: Tensor, table: Tensor) -> Tensor
     Args:
         weights: (nnz, factors) the values of each factor's row at the entries.
     """
-    n_factors = weights.shape[1]
+    n_factors, n_units = weights.shape[1], len(table)
+    if len(rows.rows) > _SPARSE * len(rows) * n_units:
+        dense = weights.new_zeros(len(rows), n_factors, n_units)
+        dense = dense.index_put(
+            (rows.rows[:, None], torch.arange(n_factors, device=weights.device), rows.items[:, None]), weights
+        )
+        return dense @ table
     begins, lengths = rows.offsets[rows.rows], rows.lengths[rows.rows]
     within = torch.arange(len(rows.rows), device=weights.device) - begins
     # bag of a user's factor k: the user's entries once more

@@ -132,6 +132,14 @@ class UserText(nn.Module):
             dense /= dense.sum(1, keepdim=True).clamp_min(1e-12)
         return sparse_rows(dense, batch.users)
 
+    def means_of(self, vectors: Tensor) -> Tensor:
+        """(n_units, dim) float32 means of the items' vectors (n_items, dim) over the items that have a unit."""
+        item = torch.repeat_interleave(torch.arange(len(self.indptr) - 1, device=vectors.device), self.indptr.diff())
+        sums = torch.zeros(self.n_units, vectors.shape[1], device=vectors.device)
+        sums.index_add_(0, self.units, vectors[item].float() * self.values[:, None])
+        mass = torch.zeros(self.n_units, device=vectors.device).index_add_(0, self.units, self.values)
+        return sums / mass.clamp_min(1e-12)[:, None]
+
 
 def sparse_rows(dense: Tensor, users: Tensor) -> UserBatch:
     """The non-zero entries of (batch, n_units) rows."""

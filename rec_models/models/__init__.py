@@ -17,7 +17,7 @@ from rec_models.models.kar import KARConfig
 from rec_models.models.l_diffrec import LDiffRecConfig
 from rec_models.models.lightgcn import LightGCNConfig
 from rec_models.models.llmrec import LLMRecConfig
-from rec_models.models.macrid_vae import MacridVAEConfig
+from rec_models.models.macrid_vae import MacridVAEConfig, SEMMacridVAEConfig
 from rec_models.models.mult_vae import MultVAEConfig
 from rec_models.models.pia import PIAConfig
 from rec_models.models.pl_rec import PLRecConfig
@@ -58,6 +58,7 @@ ModelConfig = Annotated[
     | RecVAEConfig
     | ELSAConfig
     | MacridVAEConfig
+    | SEMMacridVAEConfig
     | BANDVAEConfig
     | ADDVAEConfig
     | DMRecConfig
@@ -101,6 +102,7 @@ __all__ = [
     "RLMRecGConfig",
     "RandomConfig",
     "RecVAEConfig",
+    "SEMMacridVAEConfig",
     "SLIMConfig",
     "VariationalConfig",
     "WMFConfig",

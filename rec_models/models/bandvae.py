@@ -19,6 +19,7 @@ from rec_models.factors import (
     FactorOptions,
     InterestFactors,
     Noise,
+    ProfilePrior,
     PrototypeGradient,
     annealed_to,
     divergence,
@@ -27,7 +28,7 @@ from rec_models.gaussians import DiagonalGaussian
 from rec_models.interactions import UserBatch
 from rec_models.mixtures import LOWEST_TEMPERATURE
 from rec_models.recommender import GradientRecommender, RecommenderConfig
-from rec_models.semantic import Language, ModelInputs, under_control
+from rec_models.semantic import Language, ModelInputs, SemanticMatrix, language_of, under_control
 from rec_models.text_units import TextMode, UserText, text_units
 from rec_models.transport import barycentric
 
@@ -48,6 +49,9 @@ class BANDVAEConfig(RecommenderConfig):
         text: what the text channel counts (`rec_models.text_units`), or `none`: interactions alone.
         concepts: how many concepts there are, where `text` counts them.
         semantic_items: a channel more, in which items lie where their texts put them; it predicts items too.
+        profile_prior: the first text channel's factors are drawn to where the text of the user points, not to 0; such
+            texts must not speak of what is hidden from them.
+        start: where items and units of texts begin: `random`, or where their texts lie (the paper's negative).
         text_norm: of a user's text: `none` is the mean of the items' rows, `l1` sums to 1.
         without_text: users whose items have no text: `encode` reads an empty row, as the paper would; `skip` adds
             nothing of the text to their factors.
@@ -82,6 +86,8 @@ class BANDVAEConfig(RecommenderConfig):
     text: TextMode | Literal["none"] = "words"
     concepts: int = Field(default=1024, ge=1)
     semantic_items: bool = False
+    profile_prior: bool = False
+    start: Literal["random", "text"] = "random"
     text_norm: Literal["none", "l1"] = "none"
     without_text: Literal["encode", "skip"] = "encode"
     text_weight: float = Field(default=0.5, ge=0)
@@ -98,7 +104,9 @@ class BANDVAEConfig(RecommenderConfig):
     language: Language = "profiles"
 
     @model_validator(mode="after")
-    def _factors_match(self) -> BANDVAEConfig:
+    def _parts_fit(self) -> BANDVAEConfig:
+        if self.profile_prior and self.text == "none" and not self.semantic_items:
+            raise ValueError("`profile_prior` is of a text channel: set `text`")
         if self.factors != self.text_factors and (self.alignment == "diagonal" or self.fusion == "mean"):
             raise ValueError("`alignment = diagonal` and `fusion = mean` pair factors: set `text_factors` to `factors`")
         return self
@@ -131,18 +139,31 @@ class BANDVAEConfig(RecommenderConfig):
 
     def build(self, inputs: ModelInputs) -> BANDVAE:
         """The untrained model."""
-        sides = []
+        sides, ratings = [], InterestFactors(self.options(), inputs.n_items)
         if self.text != "none":
             units = text_units(self.name, self.text, inputs, self.language, self.concepts)
             channel = InterestFactors(self.text_options(own_units=True), len(units.names), units.vectors)
             sides.append(_Side(self.text, channel, UserText(units.weights, self.text_norm), units.names))
         if self.semantic_items:
-            if "items" not in inputs.semantic:
-                raise MissingSemanticMatrixError(self.name, "items", sorted(inputs.semantic))
-            items, _ = under_control(inputs.semantic["items"], inputs.semantic["items"], self.language, inputs)
-            channel = InterestFactors(self.text_options(own_units=False), inputs.n_items, items.vectors)
+            placed = self._items(inputs).vectors
+            channel = InterestFactors(self.text_options(own_units=False), inputs.n_items, placed)
             sides.append(_Side("items", channel, None, ()))
-        return BANDVAE(self, InterestFactors(self.options(), inputs.n_items), sides)
+        if self.start == "text":
+            items = self._items(inputs)
+            ratings.start_from(items.vectors, inputs.seed)
+            for side in sides:
+                if side.source is not None:
+                    side.channel.start_from(side.source.means_of(items.vectors), inputs.seed)
+        if not self.profile_prior:
+            return BANDVAE(self, ratings, sides, None)
+        _, users = language_of(self.name, inputs, self.language)
+        prior = ProfilePrior(self.text_options(own_units=True), users.vectors, users.present)
+        return BANDVAE(self, ratings, sides, prior)
+
+    def _items(self, inputs: ModelInputs) -> SemanticMatrix:
+        if "items" not in inputs.semantic:
+            raise MissingSemanticMatrixError(self.name, "items", sorted(inputs.semantic))
+        return under_control(inputs.semantic["items"], inputs.semantic["items"], self.language, inputs)[0]
 
 
 class _Side(nn.Module):
@@ -186,9 +207,11 @@ class BANDVAE(GradientRecommender):
     Dropout hides entries from a factor, not items from both channels, as in the paper.
     """
 
-    def __init__(self, config: BANDVAEConfig, ratings: InterestFactors, sides: list[_Side]) -> None:
+    def __init__(
+        self, config: BANDVAEConfig, ratings: InterestFactors, sides: list[_Side], prior: ProfilePrior | None
+    ) -> None:
         super().__init__()
-        self.config, self.ratings = config, ratings
+        self.config, self.ratings, self.prior = config, ratings, prior
         self.sides = nn.ModuleList(sides)
         fuses = sides and config.transfer != "regularise" and config.fusion == "adaptive"
         self.fusion = AdaptiveFusion(config.dim) if fuses else None
@@ -209,6 +232,9 @@ class BANDVAE(GradientRecommender):
             if config.transfer != "map":
                 apart = config.alignment_weight * (plan * cost).sum((1, 2)).mean()
                 terms["alignment"] = terms.get("alignment", 0) + apart
+        if self.prior is not None:
+            gained = self.prior.divergence(read.sides[0].posterior, batch.users).mean()
+            terms["text_kl"] = terms["text_kl"] + text_kl_weight * gained
         return terms
 
     def scores(self, batch: UserBatch) -> Tensor:

@@ -8,12 +8,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from rec_models.errors import MissingSemanticMatrixError
 from rec_models.factors import FactorOptions, InterestFactors, annealed_to
 from rec_models.gaussians import DiagonalGaussian
 from rec_models.interactions import UserBatch
 from rec_models.mixtures import LOWEST_TEMPERATURE
 from rec_models.recommender import Encoding, RecommenderConfig, VariationalRecommender
-from rec_models.semantic import ModelInputs
+from rec_models.semantic import Language, ModelInputs, under_control
 
 
 class MacridVAEConfig(RecommenderConfig):
@@ -44,7 +45,11 @@ class MacridVAEConfig(RecommenderConfig):
 
     def build(self, inputs: ModelInputs) -> MacridVAE:
         """The untrained model."""
-        options = FactorOptions(
+        return MacridVAE(self, InterestFactors(self.options(), inputs.n_items))
+
+    def options(self) -> FactorOptions:
+        """Its one channel."""
+        return FactorOptions(
             self.factors,
             self.dim,
             self.hidden_dim,
@@ -53,7 +58,33 @@ class MacridVAEConfig(RecommenderConfig):
             dropout=self.dropout,
             noise=self.noise,
         )
-        return MacridVAE(self, InterestFactors(options, inputs.n_items))
+
+
+class SEMMacridVAEConfig(MacridVAEConfig):
+    """Settings of SEM-MacridVAE: MacridVAE whose items and prototypes begin where the items' texts lie.
+
+    Attributes:
+        language: `profiles`, or a control that carries no meaning: `shuffled` texts, `random` vectors.
+    """
+
+    paper: ClassVar[str] = "SEM-MacridVAE: MacridVAE that begins from the items' side features; Ma et al., NeurIPS 2019"
+    reads_language: ClassVar[bool] = True
+
+    name: Literal["sem_macrid_vae"] = "sem_macrid_vae"  # type: ignore[assignment]
+    language: Language = "profiles"
+
+    def build(self, inputs: ModelInputs) -> MacridVAE:
+        """The untrained model.
+
+        Raises:
+            MissingSemanticMatrixError: the bundle holds no vectors of items.
+        """
+        if "items" not in inputs.semantic:
+            raise MissingSemanticMatrixError(self.name, "items", sorted(inputs.semantic))
+        items, _ = under_control(inputs.semantic["items"], inputs.semantic["items"], self.language, inputs)
+        model = super().build(inputs)
+        model.channel.start_from(items.vectors, inputs.seed)
+        return model
 
 
 class MacridVAE(VariationalRecommender):

@@ -21,6 +21,7 @@ SMALL = {
     "l_diffrec": {"latent_dim": 8, "denoiser_hidden_dim": 16, "denoiser_dropout": 0.1, "kl_weight": 0.05},
     "macrid_vae": {"factors": 2, "dim": 6, "hidden_dim": 16, "dropout": 0.2, "kl_cap": 0.05},
     "bandvae": {"factors": 2, "text_factors": 2, "dim": 6, "hidden_dim": 16, "dropout": 0.2, "kl_cap": 0.05},
+    "sem_macrid_vae": {"factors": 2, "dim": 6, "hidden_dim": 16, "dropout": 0.2, "kl_cap": 0.05},
     "addvae": {"factors": 2, "dim": 6, "hidden_dim": 16, "dropout": 0.2, "kl_cap": 0.05},
     "elsa": {"dim": 4},
     "ease": {"regularization": 1.0},

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from benchmarks import dense_bandvae
 from rec_models.errors import MissingSemanticMatrixError, MissingTextError, TextFeaturesError
 from rec_models.explanation import Explainable, overlap
-from rec_models.factors import FactorOptions, InterestFactors, divergence
+from rec_models.factors import FactorOptions, InterestFactors, ProfilePrior, divergence
 from rec_models.gaussians import DiagonalGaussian, kl_to_standard
 from rec_models.interactions import InteractionMatrix, ResidentInteractions
-from rec_models.models import ADDVAEConfig, BANDVAEConfig, ELSAConfig, MacridVAEConfig
-from rec_models.semantic import ModelInputs, SemanticMatrix
+from rec_models.models import ADDVAEConfig, BANDVAEConfig, ELSAConfig, MacridVAEConfig, SEMMacridVAEConfig
+from rec_models.semantic import ModelInputs, SemanticMatrix, pooled_users
 from rec_models.text_features import TextFeatures
 from rec_models.text_units import UserText, concept_units, text_units
 
@@ -304,6 +304,21 @@ def test_every_text_mode_trains_and_scores(text, semantic_items):
     assert len(model.factors_of(batch).sides) == len(model.text_sides())
 
 
+@pytest.mark.parametrize(
+    "settings", [{"fusion": "mean"}, {"iterations": 1}, {"text": "hybrid", "semantic_items": True}]
+)
+def test_low_precision_products_leave_terms_in_float32_and_near_the_exact_ones(settings):
+    inputs, found = random_inputs(), []
+    for low in (False, True):
+        model = built(inputs, concepts=4, **settings)
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            found.append(model.loss(everybody(inputs), torch.Generator().manual_seed(0), 500))
+            assert model.eval().scores(everybody(inputs)).dtype == torch.float32
+    for name, exact in found[0].items():
+        assert found[1][name].dtype == torch.float32, name
+        assert found[1][name].item() == pytest.approx(exact.item(), rel=0.03), name
+
+
 def test_vectors_of_units_change_nothing_until_their_gate_opens():
     inputs = random_inputs()
     options, vectors = FactorOptions(3, 6, 10), torch.randn(N_ITEMS, 5)
@@ -316,6 +331,48 @@ def test_vectors_of_units_change_nothing_until_their_gate_opens():
     assert torch.equal(plain(everybody(inputs), None)[1].mean, gated(everybody(inputs), None)[1].mean)
     gated.gate.data.fill_(0.5)
     assert not torch.equal(plain.unit_vectors(), gated.unit_vectors())
+
+
+def test_a_start_from_texts_puts_like_items_together_and_prototypes_among_them():
+    groups = torch.arange(60) % 3
+    g = torch.Generator().manual_seed(0)
+    vectors = torch.eye(3, 20)[groups] + 0.05 * torch.randn(60, 20, generator=g)
+    train = InteractionMatrix.from_pairs(np.arange(60), np.arange(60), None, n_users=60, n_items=60)
+    words = InteractionMatrix.from_pairs(np.arange(60), groups.numpy(), None, n_users=60, n_items=3)
+    semantic = {"items": SemanticMatrix(vectors, torch.ones(60, dtype=torch.bool))}
+    inputs = ModelInputs(train, semantic, 0, text=TextFeatures(words, ("a", "b", "c")))
+    for model in (built(inputs, start="text").ratings, built(inputs, SEMMacridVAEConfig, factors=3, dim=6).channel):
+        cosines = F.normalize(model.prototypes.detach(), dim=-1) @ model.unit_vectors().t()
+        nearest = cosines.argmax(0)
+        assert all(len(nearest[groups == group].unique()) == 1 for group in range(3)) and len(nearest.unique()) == 3
+        assert model.units.detach().std() == pytest.approx(np.sqrt(2 / (60 + 6)), rel=0.2)
+    means = built(inputs, start="text").text_sides()[0].source.means_of(vectors)
+    torch.testing.assert_close(means, torch.stack([vectors[groups == group].mean(0) for group in range(3)]))
+
+
+def test_a_prior_from_profiles_is_a_distance_to_where_they_point_and_nothing_while_shut():
+    options, g = FactorOptions(3, 6, 10, deviation=0.1), torch.Generator().manual_seed(0)
+    texts, present = torch.randn(5, 4, generator=g), torch.tensor([True, True, False, True, True])
+    prior = ProfilePrior(options, texts, present)
+    mean = F.normalize(torch.randn(2, 3, 6, generator=g), dim=-1)
+    posterior, users = DiagonalGaussian(mean / 0.1, torch.zeros(2, 3, 6)), torch.tensor([4, 2])
+    assert prior.divergence(posterior, users).eq(0).all()
+    prior.gate.data.fill_(0.5)
+    pointed = 0.5 * F.normalize(torch.einsum("up,kpd->ukd", texts[users], prior.projections), dim=-1)
+    distance = (mean - pointed).square().sum((1, 2)) / (2 * 0.1**2) - 3 / (2 * 0.1**2)
+    torch.testing.assert_close(prior.divergence(posterior, users), distance * torch.tensor([1.0, 0.0]))
+
+
+def test_a_model_with_a_profile_prior_opens_its_gate():
+    inputs = random_inputs()
+    items = inputs.semantic["items"]
+    users = pooled_users(items, inputs.train)
+    world = ModelInputs(inputs.train, {"items": items, "users": users}, 0, text=inputs.text)
+    model = built(world, profile_prior=True)
+    sum(model.loss(everybody(world), torch.Generator().manual_seed(0), 5).values()).backward()
+    assert model.prior.gate.grad.abs() > 0
+    with pytest.raises(ValueError, match="of a text channel"):
+        BANDVAEConfig(text="none", profile_prior=True)
 
 
 def test_concepts_are_unit_rows_of_near_centroids_and_empty_without_text():
