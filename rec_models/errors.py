@@ -91,6 +91,35 @@ class MissingSemanticMatrixError(RecModelsError, LookupError):
         return f"{self.model} reads the semantic matrix {self.name!r}; the bundle holds: {known}. Run `semalign embed`"
 
 
+class TextFeaturesError(RecModelsError, ValueError):
+    """Words of items that cannot be weights of a vocabulary."""
+
+    exit_code = 2
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"words of items: {self.problem}; expected one column a word, with weights >= 0. Count the words again"
+
+
+class MissingTextError(RecModelsError, LookupError):
+    """A model that counts words was given none."""
+
+    exit_code = 2
+
+    def __init__(self, model: str, option: str, without: str) -> None:
+        super().__init__(model, option, without)
+        self.model, self.option, self.without = model, option, without
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} with `{self.option}` reads words of items; the bundle holds none. "
+            f"Make the bundle from items that have texts, or {self.without}"
+        )
+
+
 class ItemClustersError(RecModelsError, LookupError):
     """A model wants items in clusters that the bundle does not have."""
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rec_models.errors import MissingSemanticMatrixError
 from rec_models.interactions import InteractionMatrix
+from rec_models.text_features import TextFeatures
 
 # What a language-aligned model is allowed to read: its own profiles, or one of two controls that carry no meaning.
 Language = Literal["profiles", "shuffled", "random"]
@@ -43,6 +44,7 @@ class ModelInputs:
     Attributes:
         item_clusters: (n_items,) int64 cluster of each item, where somebody made clusters.
         edges: name -> (n_users, 2) int64, an item a language model chose for each user and one it refused; -1 is none.
+        text: words of the items, where somebody counted them.
     """
 
     train: InteractionMatrix
@@ -50,6 +52,7 @@ class ModelInputs:
     seed: int
     item_clusters: Tensor | None = None
     edges: Mapping[str, Tensor] = field(default_factory=dict)
+    text: TextFeatures | None = None
 
     @property
     def n_users(self) -> int:

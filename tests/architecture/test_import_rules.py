@@ -46,6 +46,7 @@ LAYERS = {  # inside rec_models, low to high; a module may import from its own l
     "information": 1,
     "clusters": 1,
     "candidates": 1,
+    "text_features": 1,
     "semantic": 1,
     "metrics": 1,
     "comparison": 1,
