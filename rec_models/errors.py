@@ -120,6 +120,38 @@ class MissingTextError(RecModelsError, LookupError):
         )
 
 
+class HeldOutUsersError(RecModelsError, ValueError):
+    """A model that keeps a vector for each user, on a split whose tested users it never meets in training."""
+
+    exit_code = 2
+
+    def __init__(self, model: str, protocol: str) -> None:
+        super().__init__(model, protocol)
+        self.model, self.protocol = model, protocol
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} learns each user by heart and cannot score the users whom protocol {self.protocol!r} holds "
+            'out of training. Leave it out, or compare under `split.kind = "random"`, "last" or "time"'
+        )
+
+
+class ProtocolError(RecModelsError, ValueError):
+    """A protocol on a split that was not made for it."""
+
+    exit_code = 2
+
+    def __init__(self, protocol: str, n_fold_in: int, fitting: str) -> None:
+        super().__init__(protocol, n_fold_in, fitting)
+        self.protocol, self.n_fold_in, self.fitting = protocol, n_fold_in, fitting
+
+    def __str__(self) -> str:
+        return (
+            f"protocol {self.protocol!r} does not fit a split with {self.n_fold_in} fold-in rows of held-out users. "
+            f"Set `evaluation.protocol` to {self.fitting!r}, or choose another `split.kind`"
+        )
+
+
 class ItemClustersError(RecModelsError, LookupError):
     """A model wants items in clusters that the bundle does not have."""
 

@@ -16,12 +16,21 @@ from rec_models.semantic import ModelInputs
 
 
 class RecommenderConfig(BaseModel):
-    """Settings of one model. Subclasses add `name: Literal[...]` and their options, and know how to build it."""
+    """Settings of one model. Subclasses add `name: Literal[...]` and their options, and know how to build it.
+
+    Attributes:
+        reads_language: it needs semantic matrices.
+        reads_words: it reads `ModelInputs.text`.
+        scores_new_users: it scores a user from the row it is handed, so that a user it was not trained on gets the
+            scores of a trained user with the same row and text. Not so for whoever keeps a vector a user.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     paper: ClassVar[str]
     reads_language: ClassVar[bool] = False
+    reads_words: ClassVar[bool] = False
+    scores_new_users: ClassVar[bool] = True
 
     def key(self) -> dict[str, Any]:
         """All settings as plain values, defaults included: what identifies the model beside data and seed."""
@@ -64,8 +73,11 @@ class GradientRecommender(Recommender):
     def batches(
         self, history: ResidentInteractions, order: np.random.Generator, size: int
     ) -> Iterator[UserBatch | PairBatch]:
-        """One epoch: every user once, `size` at a time. All its chance comes from `order`."""
-        users = order.permutation(history.n_users)
+        """One epoch: every user with a row once, `size` at a time. All its chance comes from `order`.
+
+        A user without a row has nothing to teach, and a user who is held out must not teach.
+        """
+        users = history.active[order.permutation(len(history.active))]
         for start in range(0, len(users), size):
             yield history.batch(users[start : start + size])
 
