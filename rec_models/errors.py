@@ -141,14 +141,15 @@ class ProtocolError(RecModelsError, ValueError):
 
     exit_code = 2
 
-    def __init__(self, protocol: str, n_fold_in: int, fitting: str) -> None:
-        super().__init__(protocol, n_fold_in, fitting)
-        self.protocol, self.n_fold_in, self.fitting = protocol, n_fold_in, fitting
+    def __init__(self, protocol: str, held_out: bool, fitting: Sequence[str]) -> None:
+        super().__init__(protocol, held_out, fitting)
+        self.protocol, self.held_out, self.fitting = protocol, held_out, fitting
 
     def __str__(self) -> str:
+        split = "holds users out of training" if self.held_out else "trains on the users that are tested"
         return (
-            f"protocol {self.protocol!r} does not fit a split with {self.n_fold_in} fold-in rows of held-out users. "
-            f"Set `evaluation.protocol` to {self.fitting!r}, or choose another `split.kind`"
+            f"protocol {self.protocol!r} was not made for a split that {split}. Set `evaluation.protocol` to "
+            f"{' or '.join(map(repr, self.fitting))}, or choose another `split.kind`"
         )
 
 

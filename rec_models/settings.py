@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
@@ -78,23 +78,24 @@ def parse_evaluation(mapping: Mapping[str, Any]) -> EvaluationConfig:
     return _parse("evaluation", EvaluationConfig, mapping)
 
 
-def refuse_protocol(protocol: str, n_fold_in: int, configs: Iterable[RecommenderConfig] = ()) -> None:
+def refuse_protocol(protocol: str, held_out: bool, configs: Mapping[str, RecommenderConfig] | None = None) -> None:
     """Nothing, when the protocol was made for the split, and the models can score the users it tests.
 
     Args:
-        n_fold_in: fold-in rows of the split; only one with held-out users has any.
+        held_out: whether the split holds users out of training; it has fold-in rows then.
+        configs: what an error calls each model -> its settings.
 
     Raises:
-        ProtocolError: the one holds out users and the other does not.
+        ProtocolError: the one holds users out and the other does not.
         HeldOutUsersError: a model keeps a vector for each user, and tested users are held out.
     """
-    held_out = PROTOCOLS[protocol].held_out_users
-    if held_out != bool(n_fold_in):
-        fitting = next(name for name, other in PROTOCOLS.items() if other.held_out_users != held_out)
-        raise ProtocolError(protocol, n_fold_in, fitting)
-    for config in configs:
+    if PROTOCOLS[protocol].held_out_users != held_out:
+        raise ProtocolError(
+            protocol, held_out, [name for name in PROTOCOLS if PROTOCOLS[name].held_out_users == held_out]
+        )
+    for name, config in (configs or {}).items():
         if held_out and not config.scores_new_users:
-            raise HeldOutUsersError(config.key()["name"], protocol)
+            raise HeldOutUsersError(name, protocol)
 
 
 def _parse(branch: str, kind: type[T], mapping: Mapping[str, Any]) -> T:

@@ -188,7 +188,7 @@ class _Run:
         self.precision = self.training.resolved_precision(self.device)
         self.belongs_to = _belongs_to(bundle)
         inputs = bundle.inputs()
-        refuse_protocol(self.evaluation.protocol, inputs.known.nnz - inputs.train.nnz, [self.config])
+        refuse_protocol(self.evaluation.protocol, inputs.fold_in is not None, {self.config.key()["name"]: self.config})
         torch.manual_seed(self.seed)  # initial weights; everything later draws from self.rng
         self.model = self.config.build(inputs).to(self.device)
         self.ranked = ranked(self.model, inputs, self.evaluation.cold_items)

@@ -11,7 +11,7 @@ from flows.settings import digest
 from flows.steps.aspect_vectors import table_of
 from flows.steps.aspects import CHOICE, aspects_of
 from flows.steps.rows import index_order, positions, strings
-from flows.steps.split import PARTS
+from flows.steps.split import FOLD_IN, PARTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,7 +31,7 @@ def entity_ids(snapshot: Snapshot) -> dict[str, list[str]]:
 
 
 def interaction_parts(snapshot: Snapshot, ids: Mapping[str, list[str]]) -> dict[str, InteractionMatrix]:
-    """train, valid and test as sparse matrices of ones."""
+    """train, valid and test as sparse matrices of ones, and fold_in where users are held out."""
     from rec_models import InteractionMatrix
 
     splits = snapshot.read("splits")
@@ -40,7 +40,9 @@ def interaction_parts(snapshot: Snapshot, ids: Mapping[str, list[str]]) -> dict[
     parts = np.array(strings(splits, "part"))
     shape = {"n_users": len(ids["users"]), "n_items": len(ids["items"])}
     return {
-        part: InteractionMatrix.from_pairs(users[parts == part], items[parts == part], None, **shape) for part in PARTS
+        part: InteractionMatrix.from_pairs(users[inside], items[inside], None, **shape)
+        for part in PARTS
+        if (inside := parts == part).any() or part != PARTS[FOLD_IN]
     }
 
 

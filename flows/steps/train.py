@@ -116,9 +116,14 @@ def plan_key(snapshot: Snapshot, choices: Sequence[ModelChoice], settings: Setti
 
 
 def planned(snapshot: Snapshot, choices: Sequence[ModelChoice], settings: Settings) -> TrainingPlan:
-    """Every choice with every seed, validated, under its model id, and what some of them are built on."""
+    """Every choice with every seed, validated, under its model id, and what some of them are built on.
+
+    Raises:
+        ProtocolError, HeldOutUsersError: from rec_models, where users are held out and that does not fit.
+    """
     seeds = range(settings.evaluation.seeds)
     first = earlier_choice(choices, settings)
+    _refuse_protocol(settings, "n_fold_in" in snapshot.stages["ingest"]["summary"], choices)
     below = [_planned(snapshot, first, seed, settings) for seed in seeds] if first else []
     models = tuple(
         _planned(snapshot, choice, seed, settings, below[seed] if below else None)
@@ -164,6 +169,8 @@ def check_models(workspace: Workspace, choices: Sequence[ModelChoice], settings:
 
     Settings that a snapshot has seen through need no second look, and so no torch.
     """
+    if settings.split.kind != "given":
+        _refuse_protocol(settings, settings.split.kind == "users")
     key = settings_key(choices, settings)
     for snapshot in workspace.warehouse.snapshots():
         said = snapshot.stages.get("train", {}).get("summary", {})
@@ -178,7 +185,20 @@ def needs_language(choices: Sequence[ModelChoice], settings: Settings) -> bool:
 
     for own in [{}, *(choice.training for choice in choices)]:
         _parsed_settings(settings, own)
+    if settings.split.kind != "given":
+        _refuse_protocol(settings, settings.split.kind == "users", choices)
     return any([parse_config(choice.mapping).reads_language for choice in choices])
+
+
+def _refuse_protocol(settings: Settings, held_out: bool, choices: Sequence[ModelChoice] = ()) -> None:
+    from rec_models import PROTOCOLS, parse_config, refuse_protocol
+
+    configs = {choice.label: parse_config(choice.mapping) for choice in choices} if held_out else {}
+    if held_out and (first := earlier_choice(choices, settings)):
+        needed_by = ", ".join(choice.label for choice in choices if clusters_of(choice.mapping) > 1)
+        configs[f"{first.name}, for the item clusters of {needed_by},"] = parse_config(first.mapping)
+    if settings.evaluation.protocol in PROTOCOLS:  # another name is refused with the rest of [evaluation]
+        refuse_protocol(settings.evaluation.protocol, held_out, configs)
 
 
 def settings_key(choices: Sequence[ModelChoice], settings: Settings) -> str:
