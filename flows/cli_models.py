@@ -137,7 +137,7 @@ def run_comparison(
     from flows.errors import SettingSyntaxError
     from flows.model_choices import choices_of
     from flows.outlook import outlook
-    from flows.steps.train import needs_language
+    from flows.steps.model_checks import needs_language
     from warehouse import Warehouse
 
     choices = choices_of(specs, grids, settings)

@@ -158,6 +158,16 @@ class ProfileSettings(Branch):
     max_quarantined_share: float = Field(default=0.05, ge=0, le=1)
 
 
+class WordSettings(Branch):
+    """Which words of items the models see that count words."""
+
+    texts: tuple[str, ...] = Field(default=("profile",), min_length=1, description='"profile" and columns of the items')
+    vocabulary: int = Field(default=8000, ge=1, description="the most frequent words, at most so many")
+    stop_words: Literal["english", "none"] = "english"
+    min_count: int = Field(default=4, ge=1, description="a word occurs at least so often in all texts")
+    max_share: float = Field(default=0.6, gt=0, le=1, description="and in less than this share of the items")
+
+
 class QualitySettings(Branch):
     """What the gate before training lets pass. A limit that is not set is no limit."""
 
@@ -247,6 +257,7 @@ class Settings(Branch):
         default_factory=dict, description="[models.<name>]: defaults of the other catalogue names"
     )
     training: PlainMapping = Field(default_factory=dict)
+    words: WordSettings = WordSettings()
     quality: QualitySettings = QualitySettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     recommend: RecommendSettings = RecommendSettings()

@@ -1,4 +1,4 @@
-"""What splits and filters refuse, as sentences."""
+"""What splits and word counts refuse, as sentences."""
 
 from __future__ import annotations
 
@@ -33,3 +33,19 @@ class EmptyPartError(FlowError, ValueError):
 
     def __str__(self) -> str:
         return f'split.kind = "{self.kind}" leaves the {self.part} part without a row: {self.problem}'
+
+
+class EmptyVocabularyError(FlowError, ValueError):
+    """Texts of items in which the limits of [words] leave no word."""
+
+    exit_code = 2
+
+    def __init__(self, n_texts: int, n_words: int) -> None:
+        super().__init__(n_texts, n_words)
+        self.n_texts, self.n_words = n_texts, n_words
+
+    def __str__(self) -> str:
+        return (
+            f"none of the {self.n_words} words of {self.n_texts} items is within the limits of [words]. Lower "
+            "`words.min_count`, raise `words.max_share`, or name columns with more text in `words.texts`"
+        )

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flows.settings import digest
+from flows.settings import PlainMapping, digest
 from flows.steps.aspect_vectors import table_of
 from flows.steps.aspects import CHOICE, aspects_of
 from flows.steps.rows import index_order, positions, strings
 from flows.steps.split import FOLD_IN, PARTS
+from flows.steps.words import words_content
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,10 +120,13 @@ def chosen_edges(snapshot: Snapshot, ids: Mapping[str, list[str]], name: str) ->
     return {name: edges}
 
 
-def inputs_key(snapshot: Snapshot, reads_language: bool, aspects: Mapping[str, str]) -> str:
-    """What a model is trained on, by content: the split alone, or the split, the vectors and other answers."""
+def inputs_key(
+    snapshot: Snapshot, reads_language: bool, aspects: Mapping[str, str], words: PlainMapping | None = None
+) -> str:
+    """What a model is trained on, by content: the split alone, or the split, the vectors, other answers and words."""
     ingest = snapshot.stages["ingest"]["summary"]
     facts: list[Any] = [ingest["split_hash"], ingest["items_hash"], ingest["users_hash"]]
     if reads_language:
         facts.append(snapshot.stages["embed"]["summary"]["semantic_key"])
-    return digest("inputs", *facts, *([dict(aspects)] if aspects else []))
+    facts += [dict(aspects)] if aspects else []
+    return digest("inputs", *facts, *(words_content(snapshot, words) if words else []))

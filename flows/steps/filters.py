@@ -93,7 +93,10 @@ def text_of(attributes: Mapping[str, Any], columns: Iterable[str] | None) -> str
     """What an item's columns say, a line each: texts, and lists of texts such as tags; None takes every such column."""
     named = attributes if columns is None else columns
     found = (attributes.get(name) for name in named)
-    lines = (" ".join(map(str, value)) if isinstance(value, list | tuple) else value for value in found)
+    lines = (
+        " ".join(said for said in value if isinstance(said, str)) if isinstance(value, list) else value
+        for value in found
+    )
     return "\n".join(line for line in lines if isinstance(line, str))
 
 
