@@ -13,9 +13,12 @@ from servers.embeddings import embedded
 from servers.training import train_here
 
 from flows import cli
+from flows.errors import LeakedEvidenceError
+from flows.settings_layers import load_settings
+from flows.steps.guard import refuse_leaks
 from rec_models import Bundle
 from rec_models.models import MultVAEConfig
-from warehouse import Warehouse
+from warehouse import Warehouse, arrow_table
 
 N_USERS, N_ITEMS = 24, 20
 HELD_OUT = ("split.kind=users", "split.held_out=[3, 4]")
@@ -108,7 +111,7 @@ def test_a_run_learns_nothing_from_held_out_users_but_what_they_show(folder, cap
             expected = "fold_in" if row["entity_id"] in owners["fold_in"] else "train"
             assert parts[pair] == expected
     reviewed = [row["evidence"] for row in rows_of(folder, "profiles") if row["kind"] == "item"]
-    assert not {user for users in reviewed for user in users} & owners["fold_in"]
+    assert any(reviewed) and not {user for users in reviewed for user in users} & owners["fold_in"]
 
     bundle = bundle_of(folder, "dmrec")
     inputs = bundle.inputs()
@@ -134,6 +137,22 @@ def test_a_run_learns_nothing_from_held_out_users_but_what_they_show(folder, cap
 
     again, _ = command(capsys, "run", settings=(*HELD_OUT, address))
     assert again["trained"] == 0 and again["snapshot"] == document["snapshot"]
+    refuse_what_quotes_a_held_out_user(folder, next(row for row in splits if row["part"] == "fold_in"))
+
+
+def refuse_what_quotes_a_held_out_user(folder: Path, shown: dict[str, Any]) -> None:
+    """The leak guard, when an item's text was made of a review by a user who is held out."""
+    warehouse = Warehouse(folder / "w")
+    current = warehouse.current()
+    assert current is not None
+    rows = current.read("profiles").to_pylist()
+    [quoting] = [row for row in rows if (row["kind"], row["entity_id"]) == ("item", shown["item_id"])]
+    quoting["evidence"] = [shown["user_id"]]
+    with warehouse.lock("test"):
+        builder = warehouse.begin(current)
+        builder.replace("profiles", arrow_table("profiles", {name: [row[name] for row in rows] for name in rows[0]}))
+        with pytest.raises(LeakedEvidenceError, match="fold_in"):
+            refuse_leaks(builder.commit(), load_settings(folder / "semalign.toml", (), {}, folder).profiles)
 
 
 def test_models_that_learn_users_by_heart_refuse_before_anything_is_read_or_trained(folder, capsys):
