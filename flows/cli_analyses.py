@@ -139,7 +139,7 @@ def run_analysis(options: Options, call: _Call, make: Make) -> int:
     from flows.outlook import outlook
     from flows.progress import open_progress
     from flows.query_output import writable_file
-    from flows.steps.train import needs_language
+    from flows.steps.model_checks import needs_language
     from flows.workspace import opened
     from warehouse import Warehouse
 

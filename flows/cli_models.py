@@ -104,11 +104,12 @@ def list_models(options: Options) -> int:
                 card.name,
                 card.paper,
                 "yes" if card.reads_language else "no",
+                "yes" if card.scores_new_users else "no",
                 ", ".join(f"{k}={v}" for k, v in card.options.items()),
             )
             for card in cards
         ]
-        emit_table("models", ("name", "paper", "reads language", "options"), rows)
+        emit_table("models", ("name", "paper", "reads language", "scores new users", "options"), rows)
     last_word(f"{len(cards)} models; compare some: semalign compare --models {cards[0].name},…")
     return 0
 
@@ -136,7 +137,7 @@ def run_comparison(
     from flows.errors import SettingSyntaxError
     from flows.model_choices import choices_of
     from flows.outlook import outlook
-    from flows.steps.train import needs_language
+    from flows.steps.model_checks import needs_language
     from warehouse import Warehouse
 
     choices = choices_of(specs, grids, settings)

@@ -171,7 +171,7 @@ def show_tuning(tuning: Tuning) -> None:
 def _outlook(settings: Settings, request: _Request) -> list[StageOutlook]:
     """The stages of a comparison of the trials that are foreseen; minutes bound the last one."""
     from flows.outlook import outlook
-    from flows.steps.train import needs_language
+    from flows.steps.model_checks import needs_language
     from flows.steps.tune import extremes, foreseen
     from warehouse import Warehouse
 

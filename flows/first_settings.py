@@ -73,6 +73,8 @@ interactions = {interactions}
 items = {items}
 {users}
 # min_rating = 3            # leave lower-rated interactions out
+# min_user_interactions = 5 # and, until nobody is below, users and items with fewer than so many
+# min_item_interactions = 5
 {maps}
 [split]
 {split}
@@ -120,7 +122,7 @@ root = "var/warehouse"
 
 _SPLIT = """\
 kind = "random"             # over interactions; every user and item keeps one training row
-shares = [3, 1, 1]
+shares = [3, 1, 1]          # also: "users" held out of training altogether, each user's "last" row, or by "time"
 seed = 0
 """
 

@@ -16,6 +16,7 @@ from flows.settings import Settings
 from flows.steps import augment, embed, ingest, profile, train
 from flows.steps.aspects import aspects_to_ask, load_aspects
 from flows.steps.evidence import TrainingWorld, check_columns, load_prompts, profiles_of_items, training_world
+from flows.steps.filters import left_out_words
 from flows.steps.questions import Questioner
 from flows.steps.rehearse import Rehearsal, rehearse
 from flows.steps.rows import records
@@ -135,6 +136,7 @@ def _sizes_in_words(summary: dict[str, Any]) -> str:
     return (
         f"{summary['n_users']:,} users, {summary['n_items']:,} items, {summary['n_interactions']:,} interactions, "
         f"{summary['quarantined']:,} rows quarantined; split {summary['split']}"
+        + (f"; left out: {said}" if (said := left_out_words(summary.get("left_out", {}))) else "")
     )
 
 

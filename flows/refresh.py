@@ -14,7 +14,7 @@ from flows.model_choices import run_choices
 from flows.recommend import recommend
 from flows.settings import Settings
 from flows.stage import Stage, call
-from flows.steps import embed, evaluate, first_look, ingest, profile, publish, report, train
+from flows.steps import embed, evaluate, first_look, ingest, model_checks, profile, publish, report
 from flows.steps.recommend import recommend_items
 from flows.train_model import answers_for, train_all, train_model
 from flows.workspace import STAGES, Workspace
@@ -23,7 +23,7 @@ from flows.workspace import STAGES, Workspace
 def refresh(settings: Settings, workspace: Workspace, stage: Stage = call) -> str:
     """Id of the published snapshot, brought up to the sources and settings of now; what is done already is kept."""
     choices, sets = run_choices(settings), embedding_sets(settings)
-    stage(train.check_models, workspace, choices, settings)
+    stage(model_checks.check_models, workspace, choices, settings)
     stage(first_look.check_engine, workspace, settings.profiles)
     stage(first_look.check_encoders, workspace, sets)
     snapshot = stage(ingest.ingest, workspace, settings.source, settings.split)

@@ -26,6 +26,7 @@ def run_summary(workspace: Workspace, snapshot_id: str) -> dict[str, Any]:
         **workspace.tally.totals(),
         **{name: tally[name] for name in ("embedded", "embeddings_reused", "trained", "stages")},
         "quarantined": snapshot.rows("quarantine"),
+        "left_out": snapshot.stages.get("ingest", {}).get("summary", {}).get("left_out", {}),
         "profiles_failed": profile.get("quarantined", 0),
         "profiles_without_reply": profile.get("without_reply", 0),
         "profiles_by_other_models": profile.get("by_other_models", 0),

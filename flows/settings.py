@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    field_validator,
+    model_validator,
+)
 
 # A branch that another package validates. Kept plain so that reading settings imports neither of them.
 PlainMapping = dict[str, Any]
@@ -52,23 +62,74 @@ class SourceSettings(Branch):
     )
     columns: SourceColumns = SourceColumns()
     min_rating: float | None = Field(default=None, description="interactions rated below are left out")
+    min_item_words: int | None = Field(default=None, ge=1, description="items of fewer words leave the catalogue")
+    word_columns: tuple[str, ...] | None = Field(
+        default=None, description="columns of items whose words count; every column of text without it"
+    )
     screen: float | None = Field(
         default=None, gt=0, le=1, description="keep this share of the users, seeded; named in every table"
     )
+    min_user_interactions: int | None = Field(
+        default=None, ge=1, description="users with fewer leave, together with items below their own limit"
+    )
+    min_item_interactions: int | None = Field(default=None, ge=1, description="items with fewer leave the catalogue")
     max_quarantined_share: float = Field(
         default=0.01, ge=0, le=1, description="refuse the input above this share of bad rows"
     )
+
+    @property
+    def cores(self) -> tuple[int, int]:
+        """How many interactions a user and an item need to stay; 1 is what everybody in the rows has."""
+        return self.min_user_interactions or 1, self.min_item_interactions or 1
 
 
 class SplitSettings(Branch):
     """Which interactions are trained on, selected on and tested on."""
 
-    kind: Literal["random", "given"] = "random"
-    column: str = Field(default="split", description="kind = 'given': the column that says train, valid or test")
+    kind: Literal["random", "given", "users", "last", "time"] = "random"
+    column: str = Field(
+        default="split",
+        description="kind = 'given': the column that says train, valid, test or, of held-out users, fold_in",
+    )
     shares: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
-        default=(3, 1, 1), description="kind = 'random': train, valid, test"
+        default=(3, 1, 1), description="kind = 'random', or 'time' without cuts: train, valid, test"
+    )
+    held_out: tuple[PositiveFloat, PositiveFloat] = Field(
+        default=(0.1, 0.1), description="kind = 'users': validation and test users; shares below 1, or numbers"
+    )
+    target_share: float = Field(
+        default=0.2, gt=0, lt=1, description="kind = 'users': share of a held-out user's rows that is to be found"
+    )
+    cuts: tuple[datetime, datetime] | None = Field(
+        default=None,
+        description="kind = 'time': first moments of validation and test, e.g. ['2018-01-01', '2018-07-01']",
+    )
+    unseen_items: Literal["keep", "drop"] | None = Field(
+        default=None, description="items without a training row; dropped with kind = 'users', else kept, unless said"
     )
     seed: int = Field(default=0, ge=0)
+
+    @property
+    def drops_unseen(self) -> bool:
+        """Whether items without a training row leave the catalogue, and validation and test with it."""
+        return self.unseen_items == "drop" or (self.unseen_items is None and self.kind == "users")
+
+    @field_validator("held_out")
+    @classmethod
+    def _whole(cls, held_out: tuple[float, float]) -> tuple[float, float]:
+        if any(said >= 1 and said != int(said) for said in held_out):
+            raise ValueError("expected shares below 1, or whole numbers of users")
+        return held_out
+
+    @field_validator("cuts")
+    @classmethod
+    def _rising(cls, cuts: tuple[datetime, datetime] | None) -> tuple[datetime, datetime] | None:
+        if cuts is None:
+            return None
+        first, second = (cut if cut.tzinfo else cut.replace(tzinfo=UTC) for cut in cuts)
+        if first >= second:
+            raise ValueError("expected the first moment of validation before the first of test")
+        return first, second
 
 
 class ProfileSettings(Branch):
@@ -97,6 +158,16 @@ class ProfileSettings(Branch):
     max_quarantined_share: float = Field(default=0.05, ge=0, le=1)
 
 
+class WordSettings(Branch):
+    """Which words of items the models see that count words."""
+
+    texts: tuple[str, ...] = Field(default=("profile",), min_length=1, description='"profile" and columns of the items')
+    vocabulary: int = Field(default=8000, ge=1, description="the most frequent words, at most so many")
+    stop_words: Literal["english", "none"] = "english"
+    min_count: int = Field(default=4, ge=1, description="a word occurs at least so often in all texts")
+    max_share: float = Field(default=0.6, gt=0, le=1, description="and in less than this share of the items")
+
+
 class QualitySettings(Branch):
     """What the gate before training lets pass. A limit that is not set is no limit."""
 
@@ -113,14 +184,17 @@ class QualitySettings(Branch):
 class EvaluationSettings(Branch):
     """How models are scored, how often, and beside which others."""
 
-    protocol: str = "dmrec"
-    ks: tuple[int, ...] = (10, 20)
+    protocol: str = Field(
+        default="dmrec", description="'strong' with split.kind = 'users', and then the default; else 'dmrec'"
+    )
+    ks: tuple[int, ...] = Field(default=(10, 20), description="20, 50 and 100 with protocol 'strong'")
     names: tuple[str, ...] = Field(
         default=("recall", "ndcg"),
-        description="also mrr, hit, truncated_recall, novelty, gini; coverage is always measured",
+        description="also mrr, hit, truncated_recall (with 'strong'), novelty, gini; coverage is always measured",
     )
     select_by: str = Field(
-        default="recall@20", description="the validation metric that early stopping and comparisons use"
+        default="recall@20",
+        description="the validation metric that early stopping and comparisons use; ndcg@100 with protocol 'strong'",
     )
     cold_items: Literal["model", "text"] = Field(
         default="model",
@@ -130,6 +204,17 @@ class EvaluationSettings(Branch):
     baselines: tuple[str, ...] = Field(
         default=("mult_vae", "popularity"), description="catalogue names trained beside [model]"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_protocol_has_it(cls, said: Any) -> Any:
+        """What was not said, as the named protocol measures it."""
+        from rec_models import PROTOCOLS
+
+        protocol = PROTOCOLS.get(said.get("protocol", "dmrec")) if isinstance(said, Mapping) else None
+        if protocol is None:  # rec_models refuses an unknown name, and says which there are
+            return said
+        return {"ks": protocol.ks, "names": protocol.names, "select_by": protocol.select_by, **said}
 
 
 class RecommendSettings(Branch):
@@ -172,11 +257,21 @@ class Settings(Branch):
         default_factory=dict, description="[models.<name>]: defaults of the other catalogue names"
     )
     training: PlainMapping = Field(default_factory=dict)
+    words: WordSettings = WordSettings()
     quality: QualitySettings = QualitySettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     recommend: RecommendSettings = RecommendSettings()
     warehouse: WarehouseSettings = WarehouseSettings()
     report: ReportSettings = ReportSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _measured_as_it_is_split(cls, said: Any) -> Any:
+        """Held-out users are measured by the protocol that is made for them, unless another is asked for."""
+        split, evaluation = (said.get(name, {}) for name in ("split", "evaluation"))
+        if isinstance(split, Mapping) and split.get("kind") == "users" and isinstance(evaluation, Mapping):
+            return {**said, "evaluation": {"protocol": "strong", **evaluation}}
+        return said
 
     def identity(self) -> PlainMapping:
         """The settings that can change a result, as plain JSON; the warehouse's place and all speed left out."""

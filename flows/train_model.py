@@ -9,7 +9,7 @@ from flows.ingest_sources import ingest_sources
 from flows.model_choices import ModelChoice, run_choices
 from flows.settings import Settings
 from flows.stage import Stage, call
-from flows.steps import augment, evaluate, quality, train
+from flows.steps import augment, evaluate, model_checks, quality, train
 from flows.steps.aspects import aspects_to_ask
 from flows.steps.train import TrainingPlan
 from flows.workspace import Workspace
@@ -25,7 +25,7 @@ def train_model(settings: Settings, workspace: Workspace, stage: Stage = call) -
 
 def model_inputs(settings: Settings, workspace: Workspace, choices: Sequence[ModelChoice], stage: Stage = call) -> str:
     """Id of a snapshot with what the models read: profiles and vectors only where one of them reads language."""
-    if stage(train.check_models, workspace, choices, settings):
+    if stage(model_checks.check_models, workspace, choices, settings):
         return answers_for(choices, settings, workspace, embed_profiles(settings, workspace, stage), stage)
     return ingest_sources(settings, workspace, stage)
 

@@ -4,17 +4,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rec_models.bundle import Bundle, SemanticSource, write_bundle
+    from rec_models.bundle import Bundle, SemanticSource, WordSource, write_bundle
     from rec_models.candidates import graph_candidates
     from rec_models.clusters import item_clusters
     from rec_models.comparison import PairedComparison, paired_comparison
     from rec_models.errors import RecModelsError
     from rec_models.interactions import InteractionMatrix
-    from rec_models.settings import ModelCard, catalogue, parse_config, parse_evaluation, parse_training
+    from rec_models.protocols import PROTOCOLS
+    from rec_models.settings import (
+        ModelCard,
+        catalogue,
+        parse_config,
+        parse_evaluation,
+        parse_training,
+        refuse_protocol,
+    )
+    from rec_models.text_features import TextFeatures
     from rec_models.training import resolve_device
 
 # Resolved on first use: a bundle can be written and two models compared without importing torch.
 _HOMES = {
+    "PROTOCOLS": "protocols",
     "Bundle": "bundle",
     "InteractionMatrix": "interactions",
     "ModelCard": "settings",
@@ -28,17 +38,23 @@ _HOMES = {
     "parse_config": "settings",
     "parse_evaluation": "settings",
     "parse_training": "settings",
+    "refuse_protocol": "settings",
     "resolve_device": "training",
+    "TextFeatures": "text_features",
+    "WordSource": "bundle",
     "write_bundle": "bundle",
 }
 
 __all__ = [
+    "PROTOCOLS",
     "Bundle",
     "InteractionMatrix",
     "ModelCard",
     "PairedComparison",
     "RecModelsError",
     "SemanticSource",
+    "TextFeatures",
+    "WordSource",
     "catalogue",
     "graph_candidates",
     "item_clusters",
@@ -46,6 +62,7 @@ __all__ = [
     "parse_config",
     "parse_evaluation",
     "parse_training",
+    "refuse_protocol",
     "resolve_device",
     "write_bundle",
 ]

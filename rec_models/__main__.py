@@ -83,9 +83,11 @@ def _evaluate(bundle: Any, device: str) -> None:
     from rec_models.training import load_trained, ranked, resolve_device, write_evaluation
 
     on, settings = resolve_device(device), parse_evaluation(bundle.config["evaluation"])
-    model = ranked(load_trained(bundle, on), bundle.inputs(), settings.cold_items)
-    history = ResidentInteractions(bundle.part("train"), on)
-    measured = write_evaluation(bundle, model, history, settings)
+    inputs = bundle.inputs()
+    model = ranked(load_trained(bundle, on), inputs, settings.cold_items)
+    train = ResidentInteractions(inputs.train, on)
+    known = train if inputs.known is inputs.train else ResidentInteractions(inputs.known, on)
+    measured = write_evaluation(bundle, model, train, known, settings)
     path = bundle.checkpoint / "metrics.json"
     write_json(path, json.loads(path.read_text("utf-8")) | measured)
     seal(bundle.checkpoint)
@@ -98,7 +100,7 @@ def _latent(bundle: Any, given: argparse.Namespace) -> None:
     from rec_models.training import load_trained, resolve_device
 
     on = resolve_device(given.device)
-    history = ResidentInteractions(bundle.part("train"), on)
+    history = ResidentInteractions(bundle.inputs().known, on)
     means = posterior_means(load_trained(bundle, on), history, bundle.config["model"]["name"])
     _save(given.out, means)
     emit({"event": "done", "users": history.n_users, "latent_dim": means["decoded"].shape[1], "parts": list(means)})
@@ -111,9 +113,9 @@ def _recommend(bundle: Any, given: argparse.Namespace) -> None:
 
     on = resolve_device(given.device)
     # A published list is made from all that is known of a user, and never repeats any of it.
-    known = bundle.part("train").union(bundle.part("valid"), bundle.part("test"))
-    resident = ResidentInteractions(known, on)
-    model = ranked(load_trained(bundle, on), bundle.inputs(), given.cold_items)
+    inputs = bundle.inputs()
+    resident = ResidentInteractions(inputs.known.union(bundle.part("valid"), bundle.part("test")), on)
+    model = ranked(load_trained(bundle, on), inputs, given.cold_items)
     items, scores = recommend(model, resident, resident, given.k)
     _save(given.out, {"item_index": items, "score": scores})
     emit({"event": "done", "users": len(items), "k": given.k})

@@ -21,11 +21,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rec_models.semantic import ModelInputs, SemanticMatrix
+    from rec_models.text_features import TextFeatures
 
 PARTS = ("train", "valid", "test")
+# Rows of users who are held out of training; there only where somebody is.
+FOLD_IN = "fold_in"
 
+_TEXT_FILES = ("text.indptr.npy", "text.indices.npy", "text.values.npy", "text.json")
 # how each type of number lies in a .npy; NumPy has no bfloat16
 _STORED = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+
+
+@dataclass(frozen=True)
+class WordSource:
+    """Where the words of items lie on disk.
+
+    Attributes:
+        directory: folder of `text.{indptr,indices,values}.npy`, rows of items in index order, and `text.json`, the
+            vocabulary in column order.
+        about: what the words were counted in, and how.
+    """
+
+    directory: Path
+    about: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -59,14 +77,17 @@ def write_bundle(
     about: Mapping[str, Any],
     item_clusters: NDArray[np.int64] | None = None,
     edges: Mapping[str, NDArray[np.int64]] | None = None,
+    text: WordSource | None = None,
 ) -> Bundle:
     """The bundle at `directory`, which must not exist yet; semantic matrices become hard links where possible.
 
     Args:
+        parts: train, valid and test, and `fold_in` where the tested users are held out of training.
         edges: name -> (n_users, 2) chosen and refused item of each user, -1 for none; see `ModelInputs`.
     """
     directory.mkdir(parents=True)
-    written = [path for part in PARTS for path in parts[part].save(directory, part)]
+    kept = [*PARTS, *([FOLD_IN] if FOLD_IN in parts else [])]
+    written = [path for part in kept for path in parts[part].save(directory, part)]
     if item_clusters is not None:
         written.append(directory / "item_clusters.npy")
         np.save(written[-1], np.asarray(item_clusters, np.int64))
@@ -80,6 +101,10 @@ def write_bundle(
     for name, pairs in (edges or {}).items():
         written.append(directory / f"edges_{name}.npy")
         np.save(written[-1], np.asarray(pairs, np.int64))
+    if text is not None:
+        for name in _TEXT_FILES:
+            written.append(directory / name)
+            _link_or_copy(text.directory / name, written[-1])
     settings = {
         "n_users": len(user_ids),
         "n_items": len(item_ids),
@@ -90,6 +115,7 @@ def write_bundle(
         "semantic": {name: dict(source.about) for name, source in semantic.items()},
         "edges": sorted(edges or {}),
         "about": dict(about),
+        **({"text": dict(text.about)} if text else {}),
     }
     for name, content in (("user_ids", list(user_ids)), ("item_ids", list(item_ids)), ("config", settings)):
         written.append(directory / f"{name}.json")
@@ -131,7 +157,12 @@ class Bundle:
         return self.directory / "checkpoint"
 
     def part(self, name: str) -> InteractionMatrix:
-        """The interactions of `train`, `valid` or `test`."""
+        """The interactions of `train`, `valid`, `test` or `fold_in`; where nobody is held out the last is empty."""
+        if name == FOLD_IN and not (self.directory / f"{FOLD_IN}.indptr.npy").is_file():
+            empty = np.zeros(0, np.int64)
+            return InteractionMatrix.from_pairs(
+                empty, empty, None, n_users=self.config["n_users"], n_items=self.config["n_items"]
+            )
         return InteractionMatrix.load(self.directory, name, self.config["n_items"])
 
     def inputs(self) -> ModelInputs:
@@ -142,7 +173,20 @@ class Bundle:
         expected = {"items": train.n_items, "users": train.n_users}
         semantic = {name: self._semantic(name, about, expected) for name, about in self.config["semantic"].items()}
         edges = {name: self._edges(name, train) for name in self.config.get("edges", ())}
-        return ModelInputs(train, semantic, self.config["seed"], self._item_clusters(train.n_items), edges)
+        clusters, fold_in = self._item_clusters(train.n_items), self.part(FOLD_IN)
+        held_out = fold_in if fold_in.nnz else None
+        return ModelInputs(train, semantic, self.config["seed"], clusters, edges, self._text(train.n_items), held_out)
+
+    def _text(self, n_items: int) -> TextFeatures | None:
+        from rec_models.text_features import TextFeatures
+
+        if "text" not in self.config:
+            return None
+        vocabulary = tuple(json.loads((self.directory / "text.json").read_text("utf-8")))
+        words = InteractionMatrix.load(self.directory, "text", len(vocabulary))
+        if words.n_users != n_items:
+            raise BundleError(str(self.directory), f"text has {words.n_users} rows, expected {n_items}")
+        return TextFeatures(words, vocabulary)
 
     def _item_clusters(self, n_items: int) -> Tensor | None:
         import torch

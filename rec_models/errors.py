@@ -120,6 +120,39 @@ class MissingTextError(RecModelsError, LookupError):
         )
 
 
+class HeldOutUsersError(RecModelsError, ValueError):
+    """A model that keeps a vector for each user, on a split whose tested users it never meets in training."""
+
+    exit_code = 2
+
+    def __init__(self, model: str, protocol: str) -> None:
+        super().__init__(model, protocol)
+        self.model, self.protocol = model, protocol
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} learns each user by heart and cannot score the users whom protocol {self.protocol!r} holds "
+            'out of training. Leave it out, or compare under `split.kind = "random"`, "last" or "time"'
+        )
+
+
+class ProtocolError(RecModelsError, ValueError):
+    """A protocol on a split that was not made for it."""
+
+    exit_code = 2
+
+    def __init__(self, protocol: str, held_out: bool, fitting: Sequence[str]) -> None:
+        super().__init__(protocol, held_out, fitting)
+        self.protocol, self.held_out, self.fitting = protocol, held_out, fitting
+
+    def __str__(self) -> str:
+        split = "holds users out of training" if self.held_out else "trains on the users that are tested"
+        return (
+            f"protocol {self.protocol!r} was not made for a split that {split}. Set `evaluation.protocol` to "
+            f"{' or '.join(map(repr, self.fitting))}, or choose another `split.kind`"
+        )
+
+
 class ItemClustersError(RecModelsError, LookupError):
     """A model wants items in clusters that the bundle does not have."""
 

@@ -31,8 +31,10 @@ class EvaluationConfig(BaseModel):
     """What is measured.
 
     Attributes:
-        protocol: the name under which numbers may be compared. `dmrec`: full ranking, training items masked in
-            validation and test alike, input is the training row, users with at least one relevant item.
+        protocol: the name under which numbers may be compared. Either ranks the full catalogue for users with at least
+            one relevant item, in validation and test alike. `dmrec`: the input is the user's training row, and that
+            is what is masked. `strong` (generalisation to users held out of training): the input and what is masked
+            are the user's fold-in row.
         ks: cut-offs.
         names: functions of `rec_models.metrics`.
         select_by: the validation metric that picks the weights to keep.
@@ -42,7 +44,7 @@ class EvaluationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    protocol: Literal["dmrec"] = "dmrec"
+    protocol: Literal["dmrec", "strong"] = "dmrec"
     ks: tuple[PositiveInt, ...] = (10, 20)
     names: tuple[str, ...] = ("recall", "ndcg")
     select_by: str = "recall@20"
@@ -94,6 +96,7 @@ def evaluate(
     *,
     part: str,
     exclude: ResidentInteractions | None = None,
+    train: ResidentInteractions | None = None,
 ) -> Evaluation:
     """Metrics of every user with at least one relevant item, over the full catalogue.
 
@@ -103,6 +106,7 @@ def evaluate(
         relevant: what should be found.
         part: name of the relevant part, for the error.
         exclude: masked instead of `history`, where a protocol masks more than it feeds.
+        train: whose users an item's popularity is counted over, where that is not `history`.
 
     Raises:
         NothingToEvaluateError: nobody has a relevant item.
@@ -114,7 +118,7 @@ def evaluate(
     wanted = {(name, k) for name in config.names for k in config.ks}
     selected, _, at = config.select_by.partition("@")
     wanted.add((selected, int(at)))
-    lists = _ranked(model, history, relevant, users, max(k for _, k in wanted), exclude or history, config.ks)
+    lists = _ranked(model, history, relevant, users, max(k for _, k in wanted), exclude or history, config.ks, train)
     values: dict[str, NDArray[np.float64]] = {}
     catalogue: dict[str, float] = {}
     for name, k in sorted(wanted):
@@ -145,10 +149,11 @@ def _ranked(
     depth: int,
     exclude: ResidentInteractions,
     ks: tuple[int, ...],
+    train: ResidentInteractions | None,
 ) -> _Lists:
-    truth = ResidentInteractions(relevant, history.device)
-    popularity = torch.bincount(history.items, minlength=relevant.n_items).clamp_min(1)
-    bits = torch.log2(history.n_users / popularity)
+    truth, counted = ResidentInteractions(relevant, history.device), train or history
+    popularity = torch.bincount(counted.items, minlength=relevant.n_items).clamp_min(1)
+    bits = torch.log2(max(1, len(counted.active)) / popularity)
     exposure = {k: torch.zeros(relevant.n_items, dtype=torch.int64, device=history.device) for k in ks}
     hits = np.zeros((len(users), depth), bool)
     information = np.full((len(users), depth), np.nan, np.float32)

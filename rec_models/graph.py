@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -185,6 +185,8 @@ class GraphConfig(RecommenderConfig):
         l2_weight: on the sum of squares of all parameters.
         batch_pairs: interactions an optimiser step; each step walks the whole graph once.
     """
+
+    scores_new_users: ClassVar[bool] = False
 
     dim: int = Field(default=32, ge=1)
     layers: int = Field(default=3, ge=0)

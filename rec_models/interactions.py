@@ -88,6 +88,10 @@ class InteractionMatrix:
         """(n_users,) how many items each user has."""
         return np.diff(self.indptr)
 
+    def active(self) -> NDArray[np.int64]:
+        """The users with at least one item, ascending."""
+        return np.flatnonzero(self.lengths())
+
     def item_counts(self) -> NDArray[np.int64]:
         """(n_items,) how many users each item has."""
         return np.bincount(self.indices, minlength=self.n_items)
@@ -185,6 +189,11 @@ class ResidentInteractions:
         self.items = torch.from_numpy(np.array(matrix.indices, dtype=np.int64)).to(device)
         self.values = torch.from_numpy(np.array(matrix.values, dtype=np.float32)).to(device)
         self.device = self.items.device
+
+    @cached_property
+    def active(self) -> NDArray[np.int64]:
+        """The users with at least one entry, ascending: those whom there is something to learn from."""
+        return np.flatnonzero(np.diff(self._host_indptr))
 
     def batch(self, users: NDArray[np.int64]) -> UserBatch:
         """The rows of `users`, in the order given."""

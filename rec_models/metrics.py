@@ -70,7 +70,8 @@ def novelty(information: Values, k: int) -> Values:
     """(users,) mean self-information of the first k, bits: log2(users / users who have the item), 0 for an empty list.
 
     Source: Zhou et al. 2010, "Solving the apparent diversity-accuracy dilemma", mean self-information.
-    Deviations: popularity is counted in the training part alone; an item that nobody has there counts as had by one.
+    Deviations: popularity is counted in the training part alone, over the users who have a row there; an item that
+    nobody has there counts as had by one.
     """
     shown = information[:, :k]
     n_shown = np.count_nonzero(~np.isnan(shown), axis=1)

@@ -20,12 +20,17 @@ class RecommenderConfig(BaseModel):
 
     Attributes:
         reads_language: whether the model reads semantic matrices as its defaults have it.
+        reads_words: it reads `ModelInputs.text`.
+        scores_new_users: it scores a user from the row it is handed, so that a user it was not trained on gets the
+            scores of a trained user with the same row and text. Not so for whoever keeps a vector a user.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     paper: ClassVar[str]
     reads_language: ClassVar[bool] = False
+    reads_words: ClassVar[bool] = False
+    scores_new_users: ClassVar[bool] = True
 
     @property
     def asks_for_language(self) -> bool:
@@ -82,8 +87,11 @@ class GradientRecommender(Recommender):
     def batches(
         self, history: ResidentInteractions, order: np.random.Generator, size: int
     ) -> Iterator[UserBatch | PairBatch]:
-        """One epoch: every user once, `size` at a time. All its chance comes from `order`."""
-        users = order.permutation(history.n_users)
+        """One epoch: every user with a row once, `size` at a time. All its chance comes from `order`.
+
+        A user without a row has nothing to teach, and a user who is held out must not teach.
+        """
+        users = history.active[order.permutation(len(history.active))]
         for start in range(0, len(users), size):
             yield history.batch(users[start : start + size])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -45,6 +46,7 @@ class ModelInputs:
         item_clusters: (n_items,) int64 cluster of each item, where somebody made clusters.
         edges: name -> (n_users, 2) int64, an item a language model chose for each user and one it refused; -1 is none.
         text: words of the items, where somebody counted them.
+        fold_in: what is known of users who are held out of `train`; nothing may be learnt from it.
     """
 
     train: InteractionMatrix
@@ -53,6 +55,7 @@ class ModelInputs:
     item_clusters: Tensor | None = None
     edges: Mapping[str, Tensor] = field(default_factory=dict)
     text: TextFeatures | None = None
+    fold_in: InteractionMatrix | None = None
 
     @property
     def n_users(self) -> int:
@@ -61,6 +64,11 @@ class ModelInputs:
     @property
     def n_items(self) -> int:
         return self.train.n_items
+
+    @cached_property
+    def known(self) -> InteractionMatrix:
+        """The row each user is scored from: of training, or the fold-in row of a user who is held out."""
+        return self.train if self.fold_in is None else self.train.union(self.fold_in)
 
 
 def language_of(
@@ -94,20 +102,20 @@ def under_control(
     else:
         items = replace(items, vectors=_unit_rows(rng, items))
     if users.pooled:
-        return items, pooled_users(items, inputs.train)
+        return items, pooled_users(items, inputs.known)
     if language == "random":
         return items, replace(users, vectors=_unit_rows(rng, users))
     order = torch.from_numpy(rng.permutation(len(users.vectors)))
     return items, replace(users, vectors=users.vectors[order], present=users.present[order])
 
 
-def pooled_users(items: SemanticMatrix, train: InteractionMatrix) -> SemanticMatrix:
-    """(n_users, dim) the unit-length mean of the vectors of each user's training items that have text."""
-    weights = items.present[torch.from_numpy(np.array(train.indices, np.int64))].to(items.vectors.dtype)
+def pooled_users(items: SemanticMatrix, known: InteractionMatrix) -> SemanticMatrix:
+    """(n_users, dim) the unit-length mean of the vectors of each user's known items that have text."""
+    weights = items.present[torch.from_numpy(np.array(known.indices, np.int64))].to(items.vectors.dtype)
     summed = torch.nn.functional.embedding_bag(
-        torch.from_numpy(np.array(train.indices, np.int64)),
+        torch.from_numpy(np.array(known.indices, np.int64)),
         items.vectors,
-        torch.from_numpy(np.array(train.indptr[:-1], np.int64)),
+        torch.from_numpy(np.array(known.indptr[:-1], np.int64)),
         mode="sum",
         per_sample_weights=weights,
     ).float()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from rec_models.errors import ModelSettingsError, UnknownModelError
+from rec_models.errors import HeldOutUsersError, ModelSettingsError, ProtocolError, UnknownModelError
+from rec_models.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from rec_models.evaluation import EvaluationConfig
@@ -27,6 +28,8 @@ class ModelCard:
     name: str
     paper: str
     reads_language: bool
+    reads_words: bool
+    scores_new_users: bool
     options: dict[str, Any]
 
 
@@ -37,7 +40,8 @@ def catalogue() -> list[ModelCard]:
     cards = []
     for kind in CONFIGS:
         defaults = kind().model_dump(mode="json")
-        cards.append(ModelCard(defaults.pop("name"), kind.paper, kind.reads_language, defaults))
+        reads = kind.reads_language, kind.reads_words
+        cards.append(ModelCard(defaults.pop("name"), kind.paper, *reads, kind.scores_new_users, defaults))
     return cards
 
 
@@ -72,6 +76,26 @@ def parse_evaluation(mapping: Mapping[str, Any]) -> EvaluationConfig:
     from rec_models.evaluation import EvaluationConfig
 
     return _parse("evaluation", EvaluationConfig, mapping)
+
+
+def refuse_protocol(protocol: str, held_out: bool, configs: Mapping[str, RecommenderConfig] | None = None) -> None:
+    """Nothing, when the protocol was made for the split, and the models can score the users it tests.
+
+    Args:
+        held_out: whether the split holds users out of training; it has fold-in rows then.
+        configs: what an error calls each model -> its settings.
+
+    Raises:
+        ProtocolError: the one holds users out and the other does not.
+        HeldOutUsersError: a model keeps a vector for each user, and tested users are held out.
+    """
+    if PROTOCOLS[protocol].held_out_users != held_out:
+        raise ProtocolError(
+            protocol, held_out, [name for name in PROTOCOLS if PROTOCOLS[name].held_out_users == held_out]
+        )
+    for name, config in (configs or {}).items():
+        if held_out and not config.scores_new_users:
+            raise HeldOutUsersError(name, protocol)
 
 
 def _parse(branch: str, kind: type[T], mapping: Mapping[str, Any]) -> T:

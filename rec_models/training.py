@@ -38,7 +38,7 @@ from rec_models.recommender import (
     RecommenderConfig,
 )
 from rec_models.semantic import ModelInputs
-from rec_models.settings import parse_config, parse_evaluation, parse_training
+from rec_models.settings import parse_config, parse_evaluation, parse_training, refuse_protocol
 
 Emit = Callable[[Mapping[str, Any]], None]
 
@@ -110,11 +110,19 @@ def ranked(model: Recommender, inputs: ModelInputs, cold_items: str) -> Recommen
 
 
 def write_evaluation(
-    bundle: Bundle, model: Recommender, history: ResidentInteractions, settings: EvaluationConfig
+    bundle: Bundle,
+    model: Recommender,
+    train: ResidentInteractions,
+    known: ResidentInteractions,
+    settings: EvaluationConfig,
 ) -> dict[str, Any]:
-    """Evaluates on validation and test, writes `per_user.npz`, returns the means."""
+    """Evaluates on validation and test, writes `per_user.npz`, returns the means.
+
+    Args:
+        known: the row each user is scored from; `train`, unless users are held out.
+    """
     found: dict[str, Evaluation] = {
-        part: evaluate(model, history, bundle.part(part), settings, part=part) for part in ("valid", "test")
+        part: evaluate(model, known, bundle.part(part), settings, part=part, train=train) for part in ("valid", "test")
     }
     arrays = {f"{part}_user_index": result.users for part, result in found.items()}
     for part, result in found.items():
@@ -195,12 +203,15 @@ class _Run:
         self.precision = self.training.resolved_precision(self.device)
         self.belongs_to = _belongs_to(bundle)
         inputs = bundle.inputs()
+        refuse_protocol(self.evaluation.protocol, inputs.fold_in is not None, {self.config.key()["name"]: self.config})
         torch.manual_seed(self.seed)  # initial weights; everything later draws from self.rng
         self.model = self.config.build(inputs).to(self.device)
         self.ranked = ranked(self.model, inputs, self.evaluation.cold_items)
         self.rng = torch.Generator(self.device).manual_seed(self.seed)
         self.order = np.random.default_rng(self.seed)
         self.history = ResidentInteractions(inputs.train, self.device)
+        alike = inputs.known is inputs.train
+        self.known = self.history if alike else ResidentInteractions(inputs.known, self.device)
         self.train_matrix = inputs.train
         self.valid = bundle.part("valid")
         self.progress = Progress()
@@ -288,7 +299,8 @@ class _Run:
     def _validate(self, model: GradientRecommender, epoch: int) -> dict[str, float]:
         began = time.monotonic()
         with self._autocast(), torch.no_grad():
-            means = evaluate(self.ranked, self.history, self.valid, self.evaluation, part="valid").means()
+            found = evaluate(self.ranked, self.known, self.valid, self.evaluation, part="valid", train=self.history)
+            means = found.means()
             diagnostics = model.eval().diagnostics(self._diagnosed())
         value = means[self.evaluation.select_by]
         better = value > self.progress.best_value
@@ -304,8 +316,8 @@ class _Run:
         return {self.evaluation.select_by: value} | diagnostics
 
     def _diagnosed(self) -> Iterator[UserBatch]:
-        n_users = self.history.n_users
-        users = np.linspace(0, n_users - 1, min(n_users, _USERS_DIAGNOSED)).astype(np.int64)
+        active = self.history.active
+        users = active[np.linspace(0, len(active) - 1, min(len(active), _USERS_DIAGNOSED)).astype(np.int64)]
         for start in range(0, len(users), self.training.batch_size):
             yield self.history.batch(users[start : start + self.training.batch_size])
 
@@ -348,7 +360,7 @@ class _Run:
     def _finish(self, parameters: int) -> dict[str, Any]:
         checkpoint, progress = self.bundle.checkpoint, self.progress
         save_tensors(checkpoint / "model.safetensors", self.model.served().state_dict(), self.belongs_to)
-        measured = write_evaluation(self.bundle, self.ranked, self.history, self.evaluation)
+        measured = write_evaluation(self.bundle, self.ranked, self.history, self.known, self.evaluation)
         epochs = len(progress.history)
         metrics = (
             self.belongs_to

@@ -1,8 +1,8 @@
 """The right to be forgotten: what one user left behind, taken out of every file under the root.
 
 The one exception to retention. The published tables are written again without the user, every older version goes, and
-with it whatever was made from one: bundles, models, reports, cached matrices, vector shards, copies of the ledger. What
-stays of the user is a keyed hash, so that a source that still has them does not bring them back.
+with it whatever was made from one: bundles, models, reports, cached matrices and words, vector shards, copies of the
+ledger. What stays of the user is a keyed hash, so that a source that still has them does not bring them back.
 """
 
 import hashlib
@@ -120,7 +120,7 @@ def forget_user(warehouse: "Warehouse", user_id: str) -> Removal:
     dropped = warehouse.gc(keep=1, min_age_s=0).snapshots
     for folder in models:
         shutil.rmtree(folder)
-    for name in ("reports", "matrices", "backups"):  # vector shards went with the older versions
+    for name in ("reports", "matrices", "words", "backups"):  # vector shards went with the older versions
         shutil.rmtree(warehouse.root / name, ignore_errors=True)
     names = tuple(folder.name for folder in models)
     items, users = tuple(sorted(reach.items)), tuple(sorted(reach.users))

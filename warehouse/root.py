@@ -219,7 +219,9 @@ class Warehouse:
                 gone += 1
         sweep(self.root, {snapshot.id for snapshot in kept})
         fragments, freed = self._remove_unnamed({f.path for s in kept for table in s.tables.values() for f in table})
-        freed += self._matrices().collect({snapshot.id for snapshot in kept}) + self._remove_shards()
+        freed += self._matrices().collect({snapshot.id for snapshot in kept})
+        # shards of a run that was stopped and may never go on, and counted words: texts make them again
+        freed += self._remove_folder(FOLDER) + self._remove_folder("words")
         return GcSummary(gone, fragments, freed)
 
     def refuse_readers(self) -> None:
@@ -354,11 +356,10 @@ class Warehouse:
                 count += 1
         return count, freed
 
-    def _remove_shards(self) -> int:
-        # of a run that was stopped and may never go on; texts outlive them and make them again
-        shards = [path for path in (self.root / FOLDER).rglob("*") if path.is_file()]
-        freed = sum(path.stat().st_size for path in shards)
-        shutil.rmtree(self.root / FOLDER, ignore_errors=True)
+    def _remove_folder(self, name: str) -> int:
+        files = [path for path in (self.root / name).rglob("*") if path.is_file()]
+        freed = sum(path.stat().st_size for path in files)
+        shutil.rmtree(self.root / name, ignore_errors=True)
         return freed
 
     def _write_init(self, snapshot: Snapshot) -> None:

@@ -44,6 +44,9 @@ class CatalogueFacts:
     split: str
     """In words: "random 3:1:1, seed 0", "given column `split`"."""
     protocol: str
+    n_fold_in: int = 0
+    left_out: str = ""
+    """In words, what filters left out; empty where nothing was."""
 
 
 @dataclass(frozen=True)

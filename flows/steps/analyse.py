@@ -13,6 +13,7 @@ import numpy as np
 from flows.report.content import GroupGain, LatentActivity, Sweep, SweepPoint
 from flows.steps.bundle import entity_ids, interaction_parts
 from flows.steps.scores import holm_adjusted, per_user_values
+from flows.steps.split import KNOWN
 from flows.steps.train import PlannedModel, TrainingPlan
 from flows.steps.training_process import run_rec_models
 from flows.steps.verified import verified_metrics
@@ -56,8 +57,8 @@ def activity_groups(counts: np.ndarray, n_groups: int = N_GROUPS) -> list[tuple[
     together, so a group may hold more, and there may be fewer groups.
 
     Source: the sparsity groups of DMRec's analyses, after NGCF.
-    Deviations: counts training interactions of tested users alone; the original counts training and test together, and
-    takes its share of the interactions of all users, which leaves the last group smaller.
+    Deviations: counts training (or fold-in) interactions of tested users alone; the original counts training and test
+    together, and takes its share of the interactions of all users, which leaves the last group smaller.
     """
     levels, users = np.unique(counts, return_counts=True)
     mass = levels * users
@@ -76,7 +77,8 @@ def group_gains(
     """What every other model of the plan gains over the reference, group by group, paired over the group's users."""
     from rec_models import paired_comparison
 
-    lengths = interaction_parts(snapshot, entity_ids(snapshot))["train"].lengths()
+    parts = interaction_parts(snapshot, entity_ids(snapshot))
+    lengths = np.sum([parts[part].lengths() for part in KNOWN if part in parts], axis=0)
     users, theirs = per_user_values(warehouse, plan.seeds_of(reference), metric)
     counts = lengths[users]
     groups = activity_groups(counts, n_groups)

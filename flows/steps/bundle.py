@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flows.settings import digest
+from flows.settings import PlainMapping, digest
 from flows.steps.aspect_vectors import table_of
 from flows.steps.aspects import CHOICE, aspects_of
 from flows.steps.rows import index_order, positions, strings
-from flows.steps.split import PARTS
+from flows.steps.split import FOLD_IN, PARTS
+from flows.steps.words import words_content
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,7 +32,7 @@ def entity_ids(snapshot: Snapshot) -> dict[str, list[str]]:
 
 
 def interaction_parts(snapshot: Snapshot, ids: Mapping[str, list[str]]) -> dict[str, InteractionMatrix]:
-    """train, valid and test as sparse matrices of ones."""
+    """train, valid and test as sparse matrices of ones, and fold_in where users are held out."""
     from rec_models import InteractionMatrix
 
     splits = snapshot.read("splits")
@@ -40,7 +41,9 @@ def interaction_parts(snapshot: Snapshot, ids: Mapping[str, list[str]]) -> dict[
     parts = np.array(strings(splits, "part"))
     shape = {"n_users": len(ids["users"]), "n_items": len(ids["items"])}
     return {
-        part: InteractionMatrix.from_pairs(users[parts == part], items[parts == part], None, **shape) for part in PARTS
+        part: InteractionMatrix.from_pairs(users[inside], items[inside], None, **shape)
+        for part in PARTS
+        if (inside := parts == part).any() or part != PARTS[FOLD_IN]
     }
 
 
@@ -117,10 +120,13 @@ def chosen_edges(snapshot: Snapshot, ids: Mapping[str, list[str]], name: str) ->
     return {name: edges}
 
 
-def inputs_key(snapshot: Snapshot, reads_language: bool, aspects: Mapping[str, str]) -> str:
-    """What a model is trained on, by content: the split alone, or the split, the vectors and other answers."""
+def inputs_key(
+    snapshot: Snapshot, reads_language: bool, aspects: Mapping[str, str], words: PlainMapping | None = None
+) -> str:
+    """What a model is trained on, by content: the split alone, or the split, the vectors, other answers and words."""
     ingest = snapshot.stages["ingest"]["summary"]
     facts: list[Any] = [ingest["split_hash"], ingest["items_hash"], ingest["users_hash"]]
     if reads_language:
         facts.append(snapshot.stages["embed"]["summary"]["semantic_key"])
-    return digest("inputs", *facts, *([dict(aspects)] if aspects else []))
+    facts += [dict(aspects)] if aspects else []
+    return digest("inputs", *facts, *(words_content(snapshot, words) if words else []))

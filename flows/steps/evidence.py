@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flows.errors import SettingValueError
 from flows.settings import ProfileSettings, digest
 from flows.steps.rows import index_order, strings
+from flows.steps.split import KNOWN
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +59,8 @@ class TrainingWorld:
 
     Attributes:
         items, users: id → attributes, in index order.
-        histories: user id → training rows in item order.
+        histories: user id → training rows in item order; of a user who is held out the fold-in rows, which speak of
+            that user and of nobody else.
         reviews: item id → (user id, text) of training rows that carry text.
     """
 
@@ -108,13 +110,13 @@ def training_world(read: ReadTable, pii: str = "off") -> TrainingWorld:
     world = TrainingWorld(items, users)
     splits, rows = read("splits"), read("interactions")
     columns = (strings(splits, name) for name in ("user_id", "item_id", "part"))
-    training = {(user_id, item_id) for user_id, item_id, part in zip(*columns, strict=True) if part == "train"}
+    known = {(user_id, item_id): part for user_id, item_id, part in zip(*columns, strict=True) if part in KNOWN}
     histories, reviews = defaultdict(list), defaultdict(list)
     for user_id, item_id, rating, text in zip(*(_optional(rows, name) for name in READ_OF_ROWS), strict=True):
-        if (user_id, item_id) in training:
+        if part := known.get((user_id, item_id)):
             text = redact(text) if text and pii == "strict" else text
             histories[user_id].append(TrainingRow(item_id, rating, text))
-            if text:
+            if text and part == "train":
                 reviews[item_id].append((user_id, text))
     world.histories.update(histories)
     world.reviews.update(reviews)

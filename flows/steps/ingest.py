@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flows.errors import MissingSettingError, NothingLeftError, QuarantineLimitError
+from flows.errors import MissingSettingError, QuarantineLimitError
 from flows.settings import SourceSettings, SplitSettings, digest
-from flows.steps.rows import index_order, positions, sequence_hash, strings, values
-from flows.steps.split import PARTS, given_parts, random_parts
+from flows.steps.filters import filtered
+from flows.steps.rows import index_order, sequence_hash, strings
+from flows.steps.split import FOLD_IN, LEFT_OUT, PARTS, TRAIN, split_rows
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from warehouse import Snapshot, Tombstones
 
 VERSION = 1
+_FILTERS = {"min_item_words", "word_columns", "min_user_interactions", "min_item_interactions"}
+# What a kind of split reads: the settings of the others change nothing.
+_READ_BY = {
+    "random": {"shares", "seed"},
+    "given": {"column"},
+    "users": {"held_out", "target_share", "seed"},
+    "last": {"seed"},
+    "time": {"shares", "cuts"},
+}
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,7 @@ def ingest_key(source: SourceSettings, split: SplitSettings) -> str:
             raise MissingSettingError(f"source.{kind}", "run")
         contents[kind] = source_fingerprint(spec, kind=kind) if spec else None
     shaping = source.model_dump(mode="json", include={"columns", "min_rating", "screen"})
+    shaping |= source.model_dump(mode="json", include=_FILTERS, exclude_none=True)
     if source.screen is not None:  # the seed chooses the users of a screen, whatever splits their rows
         shaping["screen_seed"] = split.seed
     return digest("ingest", VERSION, contents, shaping, _split_identity(split))
@@ -96,37 +107,54 @@ def prepare(source: SourceSettings, split: SplitSettings, run_id: str, forgotten
     door = check_door(interactions, items, users, run_id=run_id)
     n_read = interactions.num_rows + items.num_rows + (users.num_rows if users else 0)
     _refuse_above_limit(strings(door.quarantine, "code"), n_read, source.max_quarantined_share)
-    kept, dropped = _filtered(door.interactions, source, split.seed)
-    user_ids = index_order(strings(kept, "user_id"))
-    entities = _users(door.users, user_ids, screened=source.screen is not None)
-    splits = _splits(kept, split)
+    kept, items, left_out = filtered(door.interactions, door.items, source, split.seed)
+    parts, without = split_rows(kept, split)
+    if split.drops_unseen:
+        n_items = items.num_rows
+        kept, parts, items = _of_seen_items(kept, parts, items)
+        without["unseen_items"] = n_items - items.num_rows
+    entities = _users(door.users, index_order(strings(kept, "user_id")), source)
+    splits = _splits(kept, parts)
+    counts = np.bincount(parts, minlength=len(PARTS))
     summary = {
-        "n_items": door.items.num_rows,
+        "n_items": items.num_rows,
         "n_users": entities.num_rows,
         "n_interactions": kept.num_rows,
-        **{f"n_{part}": strings(splits, "part").count(part) for part in PARTS},
-        **dropped,
+        **{f"n_{part}": int(count) for part, count in zip(PARTS[:FOLD_IN], counts, strict=False)},
+        **({"n_fold_in": int(counts[FOLD_IN])} if counts[FOLD_IN] else {}),
+        "left_out": left_out | without,
         "quarantined": door.quarantine.num_rows,
         "rows_read": n_read,
-        "split": split_words(split, source.screen),
+        "split": split_words(split, source),
         "split_hash": sequence_hash(_split_lines(splits)),
-        "items_hash": sequence_hash(index_order(strings(door.items, "item_id"))),
+        "items_hash": sequence_hash(index_order(strings(items, "item_id"))),
         "users_hash": sequence_hash(index_order(strings(entities, "user_id"))),
-        "item_columns": door.items.column_names,
+        "item_columns": items.column_names,
         "user_columns": entities.column_names,
     }
     columns_kept = ["user_id", "item_id", "rating", "timestamp", "text"]
     stored = kept.select([name for name in columns_kept if name in kept.column_names])
-    return PreparedTables(door.items, entities, stored, splits, door.quarantine, summary)
+    return PreparedTables(items, entities, stored, splits, door.quarantine, summary)
 
 
-def split_words(split: SplitSettings, screen: float | None) -> str:
-    """The split in words, as tables and reports name it."""
-    if split.kind == "given":
-        words = f"given column {split.column}"
-    else:
-        words = f"random {':'.join(f'{share:g}' for share in split.shares)}, seed {split.seed}"
-    return f"{words}, screen of {screen:.0%} of the users" if screen else words
+def split_words(split: SplitSettings, source: SourceSettings) -> str:
+    """The split and the filters before it in words, as tables and reports name them."""
+    ratio = ":".join(f"{share:g}" for share in split.shares)
+    held_out = " + ".join(f"{said:.0%}" if said < 1 else f"{said:,.0f}" for said in split.held_out)
+    words = {
+        "given": f"given column {split.column}",
+        "random": f"random {ratio}, seed {split.seed}",
+        "users": f"held-out users {held_out}, {split.target_share:.0%} of their rows to find, seed {split.seed}",
+        "last": f"last row of each user, seed {split.seed}",
+        "time": f"by time {ratio}" if split.cuts is None else "by time from " + " and ".join(map(str, split.cuts)),
+    }[split.kind]
+    if split.unseen_items is not None:
+        words += f", items unseen in training {'dropped' if split.drops_unseen else 'kept'}"
+    if source.min_item_words is not None:
+        words += f", items of {source.min_item_words} words and more"
+    if source.cores != (1, 1):
+        words += ", core of {} per user and {} per item".format(*source.cores)
+    return f"{words}, screen of {source.screen:.0%} of the users" if source.screen else words
 
 
 def stamp(builder: Any, stage: str, key: str, summary: dict[str, Any]) -> None:
@@ -150,9 +178,9 @@ def _spec(value: str | None, kind: str) -> str:
 
 
 def _split_identity(split: SplitSettings) -> dict[str, Any]:
-    """Only what this kind of split reads, so that the other kind's settings change nothing."""
-    used = {"given": {"kind", "column"}, "random": {"kind", "shares", "seed"}}[split.kind]
-    return split.model_dump(mode="json", include=used)
+    """Only what this kind of split reads."""
+    used = {"kind", "unseen_items", *_READ_BY[split.kind]} - ({"shares"} if split.cuts else set())
+    return split.model_dump(mode="json", include=used, exclude_none=True)
 
 
 def _refuse_stored(snapshot: Snapshot, source: SourceSettings) -> None:
@@ -169,56 +197,30 @@ def _refuse_above_limit(codes: Sequence[str], n_rows: int, limit: float) -> None
         raise QuarantineLimitError("ingest", len(codes), n_rows, limit, counted, "source.max_quarantined_share")
 
 
-def _filtered(interactions: pa.Table, source: SourceSettings, seed: int) -> tuple[pa.Table, dict[str, int]]:
-    """Interactions that pass the rating threshold and the screen, in (user, item) order, and how many did not."""
-    dropped: dict[str, int] = {}
-    kept = interactions
-    if source.min_rating is not None:
-        if "rating" not in kept.column_names:
-            raise NothingLeftError(
-                kept.num_rows, f"min_rating = {source.min_rating:g}: the source has no rating column"
-            )
-        passing = np.nan_to_num(values(kept, "rating").astype(float), nan=-np.inf) >= source.min_rating
-        dropped["below_min_rating"] = int((~passing).sum())
-        kept = kept.take(np.flatnonzero(passing))
-    if source.screen is not None:
-        chosen = screened_users(strings(kept, "user_id"), source.screen, seed)
-        inside = np.fromiter((user in chosen for user in strings(kept, "user_id")), bool, kept.num_rows)
-        dropped["outside_screen"] = int((~inside).sum())
-        kept = kept.take(np.flatnonzero(inside))
-    if kept.num_rows == 0:
-        raise NothingLeftError(interactions.num_rows, ", ".join(dropped) or "the checks at the door")
-    return kept.sort_by([("user_id", "ascending"), ("item_id", "ascending")]), dropped
+def _of_seen_items(interactions: pa.Table, parts: np.ndarray, items: pa.Table) -> tuple[pa.Table, np.ndarray, pa.Table]:
+    """Rows, parts and items without what is unknown in training."""
+    inside = np.flatnonzero(parts != LEFT_OUT)
+    seen = set(strings(interactions.take(np.flatnonzero(parts == TRAIN)), "item_id"))
+    of_seen = [row for row, item_id in enumerate(strings(items, "item_id")) if item_id in seen]
+    return interactions.take(inside), parts[inside], items.take(of_seen)
 
 
-def screened_users(user_ids: Sequence[str], share: float, seed: int) -> set[str]:
-    """A seeded share of the users, at least one; the same ones whatever the order of the rows."""
-    order = index_order(user_ids)
-    chosen = np.random.default_rng([seed, 0x5C]).permutation(len(order))[: max(1, round(share * len(order)))]
-    return {order[position] for position in chosen}
-
-
-def _users(users: pa.Table | None, active: Sequence[str], screened: bool) -> pa.Table:
+def _users(users: pa.Table | None, active: Sequence[str], source: SourceSettings) -> pa.Table:
     from warehouse import arrow_table
 
     if users is None:
         return arrow_table(None, {"user_id": list(active)})
-    if not screened:
+    if source.screen is None and source.min_user_interactions is None:
         return users
     inside = set(active)
     return users.take([row for row, user in enumerate(strings(users, "user_id")) if user in inside])
 
 
-def _splits(interactions: pa.Table, split: SplitSettings) -> pa.Table:
+def _splits(interactions: pa.Table, parts: np.ndarray) -> pa.Table:
     from warehouse import arrow_table
 
-    user_ids, item_ids = strings(interactions, "user_id"), strings(interactions, "item_id")
-    if split.kind == "given":
-        parts = given_parts(interactions, split.column)
-    else:
-        users, items = positions(user_ids, index_order(user_ids)), positions(item_ids, index_order(item_ids))
-        parts = random_parts(users, items, shares=split.shares, rng=np.random.default_rng([split.seed, 0x31]))
-    return arrow_table("splits", {"user_id": user_ids, "item_id": item_ids, "part": [PARTS[part] for part in parts]})
+    named = {"user_id": strings(interactions, "user_id"), "item_id": strings(interactions, "item_id")}
+    return arrow_table("splits", named | {"part": [PARTS[part] for part in parts]})
 
 
 def _split_lines(splits: pa.Table) -> list[str]:

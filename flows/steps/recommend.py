@@ -12,6 +12,7 @@ from flows.settings import RecommendSettings, digest
 from flows.steps.bundle import entity_ids, semantic_matrix
 from flows.steps.ingest import stamp
 from flows.steps.rows import positions, strings
+from flows.steps.split import KNOWN
 from flows.steps.train import PlannedModel
 from flows.steps.training_process import run_rec_models
 from flows.steps.verified import verified_metrics
@@ -106,13 +107,13 @@ def _titles(snapshot: Snapshot, order: Sequence[str]) -> list[str]:
 
 
 def _histories(snapshot: Snapshot, ids: dict[str, list[str]], present: np.ndarray) -> dict[int, np.ndarray]:
-    """user index → indices of training items that have a vector."""
-    splits = snapshot.read("splits", columns=["user_id", "item_id"], filter_equal={"part": "train"})
+    """user index → indices of training or fold-in items that have a vector."""
+    splits = snapshot.read("splits")
     users, items = (
         positions(strings(splits, "user_id"), ids["users"]),
         positions(strings(splits, "item_id"), ids["items"]),
     )
-    kept = present[items]
+    kept = present[items] & np.isin(np.array(strings(splits, "part")), KNOWN)
     order = np.argsort(users[kept], kind="stable")
     users, items = users[kept][order], items[kept][order]
     starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]]) if len(users) else np.array([], int)

@@ -14,8 +14,10 @@ from flows.errors import NothingPublishedError
 from flows.settings import Settings, digest
 from flows.steps.bundle import entity_ids, semantic_matrix
 from flows.steps.costs import cost_rows
+from flows.steps.filters import left_out_words
 from flows.steps.rows import records, strings
 from flows.steps.scores import interval, per_user_metrics, per_user_values
+from flows.steps.split import KNOWN
 from flows.steps.train import PlannedModel, TrainingPlan
 from flows.steps.verified import verified_metrics
 from flows.workspace import StageNote, Workspace, versions
@@ -90,7 +92,12 @@ def report_content(warehouse: Warehouse, snapshot: Snapshot, settings: Settings)
     results = tuple(_model_results(warehouse, said))
     return ReportContent(
         run=_run_facts(snapshot, settings),
-        catalogue=CatalogueFacts(**sizes, protocol=said["evaluate"]["protocol"]),
+        catalogue=CatalogueFacts(
+            **sizes,
+            protocol=said["evaluate"]["protocol"],
+            n_fold_in=ingest.get("n_fold_in", 0),
+            left_out=left_out_words(ingest.get("left_out", {})),
+        ),
         profiles=ProfileFacts(
             source=profile.get("source", "none"),
             user_source=profile.get("user_source", "none"),
@@ -318,14 +325,15 @@ def _recommendation_examples(snapshot: Snapshot, n_examples: int) -> list[Recomm
     titles, examples = _titles(snapshot), []
     for user_id in users:
         rows = records(snapshot.read("recommendations", filter_equal={"user_id": user_id}))
-        history = strings(snapshot.read("splits", filter_equal={"user_id": user_id, "part": "train"}), "item_id")
+        met = records(snapshot.read("splits", filter_equal={"user_id": user_id}))
+        history = [str(row["item_id"]) for row in met if row["part"] in KNOWN]
         items = [
             RecommendedItem(
                 row["rank"], row["item_id"], titles.get(row["item_id"], ""), row["score"], row["reason"] or ""
             )
             for row in sorted(rows, key=lambda row: row["rank"])[:N_RECOMMENDED]
         ]
-        shown = tuple(titles.get(item, item) for item in history[:N_HISTORY])
+        shown = tuple(titles.get(item_id, item_id) for item_id in history[:N_HISTORY])
         examples.append(RecommendationExample(user_id, shown, len(history), tuple(items), rows[0]["variant"]))
     return examples
 

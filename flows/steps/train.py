@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.embedding_sets import PROFILE
 from flows.model_choices import ModelChoice, clusters_of, earlier_choice
 from flows.progress import duration
-from flows.settings import SPEED_ONLY, PlainMapping, ProfileSettings, Settings, digest
+from flows.settings import PlainMapping, ProfileSettings, Settings, WordSettings, digest
 from flows.steps.bundle import (
     answered_aspects,
     aspect_sources,
@@ -22,12 +23,14 @@ from flows.steps.bundle import (
 )
 from flows.steps.clusters import item_clusters_of
 from flows.steps.guard import refuse_leaks, refuse_leaks_of_answers, refuse_thin_text
+from flows.steps.model_checks import parsed_settings, refuse_protocol, settings_key
 from flows.steps.training_process import OnEvent, run_rec_models
 from flows.steps.verified import verified_metrics
+from flows.steps.words import word_source
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
-    from rec_models import SemanticSource
+    from rec_models import SemanticSource, WordSource
     from warehouse import Snapshot, Warehouse
 
 VERSION = 1
@@ -40,6 +43,7 @@ class PlannedModel:
     Attributes:
         built_on: id of the model whose item vectors this one's item clusters are made of, or None.
         needed_by: labels of the models that are built on this one, in words.
+        words: [words] as the model's words of items are counted; empty for a model that reads none.
     """
 
     label: str
@@ -53,6 +57,12 @@ class PlannedModel:
     evaluation: PlainMapping
     built_on: str | None = None
     needed_by: str = ""
+    words: PlainMapping = field(default_factory=dict)
+
+    @property
+    def reads_profiles(self) -> bool:
+        """Whether it needs the profile stage: for vectors, or for words."""
+        return self.reads_language or PROFILE in self.words.get("texts", ())
 
     def title(self) -> str:
         """The label, and what it is trained for where that is another model."""
@@ -112,13 +122,19 @@ def plan_key(snapshot: Snapshot, choices: Sequence[ModelChoice], settings: Setti
     answers = [answered_aspects(snapshot, name) for name in sorted({choice.name for choice in choices})]
     said = [found for found in answers if found]
     key = settings_key(choices, settings)
-    return digest("train", VERSION, upstream, key, settings.profiles.min_coverage, *([said] if said else []))
+    counted = [settings.words.model_dump(mode="json")] if settings.words != WordSettings() else []
+    return digest("train", VERSION, upstream, key, settings.profiles.min_coverage, *([said] if said else []), *counted)
 
 
 def planned(snapshot: Snapshot, choices: Sequence[ModelChoice], settings: Settings) -> TrainingPlan:
-    """Every choice with every seed, validated, under its model id, and what some of them are built on."""
+    """Every choice with every seed, validated, under its model id, and what some of them are built on.
+
+    Raises:
+        ProtocolError, HeldOutUsersError: from rec_models, where users are held out and that does not fit.
+    """
     seeds = range(settings.evaluation.seeds)
     first = earlier_choice(choices, settings)
+    refuse_protocol(settings, "n_fold_in" in snapshot.stages["ingest"]["summary"], choices)
     below = [_planned(snapshot, first, seed, settings) for seed in seeds] if first else []
     models = tuple(
         _planned(snapshot, choice, seed, settings, below[seed] if below else None)
@@ -148,66 +164,16 @@ def _planned(
 ) -> PlannedModel:
     from rec_models import parse_config
 
-    training, evaluation = _parsed_settings(settings, choice.training)
+    training, evaluation = parsed_settings(settings, choice.training)
     config = parse_config(choice.mapping)
     mapping = config.model_dump(mode="json")
     built_on = below.model_id if below is not None and clusters_of(mapping) > 1 else None
-    inputs = inputs_key(snapshot, config.asks_for_language, answered_aspects(snapshot, choice.name))
+    words = settings.words.model_dump(mode="json") if config.reads_words else {}
+    inputs = inputs_key(snapshot, config.asks_for_language, answered_aspects(snapshot, choice.name), words)
     facts = [inputs, mapping, training, evaluation, seed]
     model_id = digest("model", VERSION, *facts, *([built_on] if built_on else []))[:16]
     named = (choice.label, choice.role, choice.name, seed, model_id, config.asks_for_language)
-    return PlannedModel(*named, mapping, training, evaluation, built_on)
-
-
-def check_models(workspace: Workspace, choices: Sequence[ModelChoice], settings: Settings) -> bool:
-    """Whether any of the models reads language; every setting of theirs validated before anything is paid for.
-
-    Settings that a snapshot has seen through need no second look, and so no torch.
-    """
-    key = settings_key(choices, settings)
-    for snapshot in workspace.warehouse.snapshots():
-        said = snapshot.stages.get("train", {}).get("summary", {})
-        if said.get("settings_key") == key:
-            return any(model["reads_language"] for model in said["models"])
-    return needs_language(choices, settings)
-
-
-def needs_language(choices: Sequence[ModelChoice], settings: Settings) -> bool:
-    """Whether any of the models reads language; validates their settings."""
-    from rec_models import parse_config
-
-    for own in [{}, *(choice.training for choice in choices)]:
-        _parsed_settings(settings, own)
-    return any([parse_config(choice.mapping).asks_for_language for choice in choices])
-
-
-def settings_key(choices: Sequence[ModelChoice], settings: Settings) -> str:
-    """The models and how they are trained and measured, by their plain mappings."""
-    training = {name: value for name, value in settings.training.items() if name not in SPEED_ONLY}
-    if training.get("precision") == "auto":
-        training["precision"] = _parsed_settings(settings, {})[0]["precision"]
-    evaluation = settings.evaluation.model_dump(mode="json", exclude={"baselines"})
-    first = earlier_choice(choices, settings)
-    return digest([asdict(choice) for choice in choices], training, evaluation, *([asdict(first)] if first else []))
-
-
-def _parsed_settings(settings: Settings, own: PlainMapping) -> tuple[PlainMapping, PlainMapping]:
-    """Training settings under a model's own, and evaluation settings, with every default, validated by rec_models.
-
-    What only makes it faster is left out: a bundle must not remember it. `precision` is the one that `auto` comes to
-    on this machine's device, for it changes results.
-    """
-    from rec_models import parse_evaluation, parse_training, resolve_device
-
-    given = {name: value for name, value in {**settings.training, **own}.items() if name != "threads"}
-    config = parse_training(given)
-    training = config.model_dump(mode="json", exclude=set(SPEED_ONLY))
-    if config.precision == "auto":
-        training["precision"] = config.resolved_precision(resolve_device(config.device))
-    evaluation = settings.evaluation.model_dump(
-        mode="json", include={"protocol", "ks", "names", "select_by", "cold_items"}
-    )
-    return training, parse_evaluation(evaluation).model_dump(mode="json")
+    return PlannedModel(*named, mapping, training, evaluation, built_on, words=words)
 
 
 def train_model(
@@ -225,12 +191,12 @@ def train_model(
     warehouse = workspace.warehouse
     final = warehouse.inside("models", model.model_id)
     snapshot = warehouse.snapshot(snapshot_id)
-    if model.reads_language:  # today's limit, for a trained model too
+    if model.reads_profiles:  # today's limit, for a trained model too
         refuse_thin_text(snapshot, model.label, profiles.min_coverage)
     if is_trained(warehouse, model.model_id):
         return model.model_id
     snapshot = snapshot.doubting()
-    if model.reads_language:
+    if model.reads_profiles:
         _check_language(workspace, snapshot, profiles)
     partial = warehouse.inside("models", f"{model.model_id}.partial")
     _prepare_bundle(workspace, snapshot, model, partial)
@@ -294,7 +260,17 @@ def _prepare_bundle(workspace: Workspace, snapshot: Snapshot, model: PlannedMode
         },
         item_clusters=clusters,
         edges=chosen_edges(snapshot, ids, model.name),
+        text=_words(workspace, snapshot, ids, model),
     )
+
+
+def _words(
+    workspace: Workspace, snapshot: Snapshot, ids: Mapping[str, list[str]], model: PlannedModel
+) -> WordSource | None:
+    if not model.words:
+        return None
+    settings, scratch = WordSettings.model_validate(model.words), f"words-{workspace.run_id}"
+    return word_source(workspace.warehouse, snapshot, ids["items"], settings, scratch)
 
 
 def _semantic(

@@ -38,6 +38,7 @@ class _AlphaRecOptions(RecommenderConfig):
     """
 
     reads_language: ClassVar[bool] = True
+    scores_new_users: ClassVar[bool] = False
 
     dim: int = Field(default=64, ge=1)
     layers: int = Field(default=2, ge=0)

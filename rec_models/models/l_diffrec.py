@@ -85,7 +85,7 @@ class LDiffRecConfig(RecommenderConfig):
             raise ModelSettingsError(
                 "model", [f"`latent_dim` {self.latent_dim} is less than `clusters` {self.clusters}"]
             )
-        return LDiffRec(self, clusters, inputs.n_users)
+        return LDiffRec(self, clusters, len(inputs.train.active()))
 
 
 class Compression(nn.Module):

@@ -47,6 +47,7 @@ class LLMRecConfig(RecommenderConfig):
 
     paper: ClassVar[str] = "Wei et al., LLMRec: Large Language Models with Graph Augmentation, WSDM 2024"
     reads_language: ClassVar[bool] = True
+    scores_new_users: ClassVar[bool] = False
 
     name: Literal["llmrec"] = "llmrec"
     dim: int = Field(default=64, ge=1)

@@ -212,6 +212,23 @@ def test_cutting_the_embeddings_changes_only_models_that_read_language(kind, wor
 
 
 @by_model
+def test_who_says_so_scores_a_held_out_user_as_the_trained_user_with_the_same_row(kind, world):
+    """Users 0 and 1 have twins of whom training sees nothing; who keeps a vector a user cannot tell they are twins."""
+    users = np.repeat(np.arange(N), world.train.lengths())
+    shape = {"n_users": N + 2, "n_items": N}
+    train = InteractionMatrix.from_pairs(users, world.train.indices, None, **shape)
+    twins = users < 2
+    fold_in = InteractionMatrix.from_pairs(users[twins] + N, world.train.indices[twins], None, **shape)
+    items = world.semantic["items"]
+    pooled = {"items": items, "users": pooled_users(items, train.union(fold_in))}
+    held_out = ModelInputs(train, pooled, world.seed, fold_in=fold_in)
+    model, known = trained(kind, held_out, steps=30), ResidentInteractions(held_out.known)
+    with torch.no_grad():
+        ours, theirs = (model.scores(known.batch(np.array(pair))) for pair in ([0, 1], [N, N + 1]))
+    assert torch.allclose(ours, theirs, atol=1e-5) == kind.scores_new_users
+
+
+@by_model
 def test_settings_survive_json(kind):
     config = kind(**SMALL.get(name_of(kind), {}))
     assert kind.model_validate_json(config.model_dump_json()) == config

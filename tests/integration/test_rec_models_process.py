@@ -13,11 +13,15 @@ from rec_models.checkpoints import load_tensors
 from rec_models.errors import (
     BundleError,
     ForeignCheckpointError,
+    HeldOutUsersError,
     ItemClustersError,
     NotFiniteError,
+    ProtocolError,
     UnknownDeviceError,
     UntrustedBytesError,
 )
+from rec_models.interactions import ResidentInteractions
+from rec_models.recommender import GradientRecommender
 from rec_models.training import load_trained, train
 
 N_USERS, N_ITEMS = 40, 30
@@ -52,6 +56,30 @@ def write(
     return write_bundle(
         directory, parts=parts, semantic=semantic, about={}, item_clusters=item_clusters, edges=edges, **ids, **settings
     )
+
+
+def with_held_out_users(directory, model, protocol="strong", mirrored=False):
+    """The bundle of `write` with its last eight users held out: what was theirs in training is only shown.
+
+    Args:
+        mirrored: they show other items instead, counted from the end of the catalogue.
+    """
+    directory.parent.mkdir()
+    whole = write(directory.parent / "whole", model=model)
+    shape, parts = {"n_users": N_USERS, "n_items": N_ITEMS}, {}
+    for name in ("train", "valid", "test"):
+        rows = whole.part(name)
+        users = np.repeat(np.arange(N_USERS), rows.lengths())
+        held_out = users >= N_USERS - 8
+        parts[name] = InteractionMatrix.from_pairs(users[held_out], rows.indices[held_out], None, **shape)
+        if name == "train":
+            shown = N_ITEMS - 1 - rows.indices[held_out] if mirrored else rows.indices[held_out]
+            parts["fold_in"] = InteractionMatrix.from_pairs(users[held_out], shown, None, **shape)
+            parts["train"] = InteractionMatrix.from_pairs(users[~held_out], rows.indices[~held_out], None, **shape)
+    evaluation = {"protocol": protocol, "ks": [5], "names": ["recall", "novelty"], "select_by": "recall@5"}
+    ids = {name: json.loads((whole.directory / f"{name}.json").read_text()) for name in ("user_ids", "item_ids")}
+    settings = {"model": model, "training": QUICK | {"epochs": 1}, "evaluation": evaluation, "seed": 3}
+    return write_bundle(directory, parts=parts, semantic={}, about={}, **ids, **settings)
 
 
 def stored(vectors, dtype):
@@ -386,3 +414,27 @@ def test_edges_that_lead_nowhere_are_refused_with_the_shape_expected(tmp_path, p
     bundle = write(tmp_path / "bundle", model={"name": "llmrec"}, edges={"llmrec": pairs})
     with pytest.raises(BundleError, match=rf"edges_llmrec\.npy is .*, expected int64 \({N_USERS}, 2\) from -1 to 29"):
         bundle.inputs()
+
+
+@pytest.mark.parametrize(
+    "model", [BASE, CVGA, {"name": "ease"}, {"name": "popularity"}], ids=lambda model: model["name"]
+)
+def test_held_out_users_change_no_weight_and_are_scored_from_what_they_show(tmp_path, model):
+    bundle, other = (with_held_out_users(tmp_path / name / "bundle", model, mirrored=name == "b") for name in "ab")
+    metrics, others = (train(one, lambda event: None, device="cpu") for one in (bundle, other))
+    for name, weight in weights(bundle).items():
+        assert torch.equal(weight, weights(other)[name]), name
+    assert metrics["protocol"] == "strong" and metrics["test"]["novelty@5"] > 0
+    assert metrics["test"] != others["test"], "another row is masked, whatever the model makes of it"
+    assert np.load(bundle.checkpoint / "per_user.npz")["test_user_index"].min() >= 32
+    fitted = load_trained(bundle, torch.device("cpu"))
+    if isinstance(fitted, GradientRecommender):
+        batches = fitted.batches(ResidentInteractions(bundle.part("train")), np.random.default_rng(0), 8)
+        assert sorted(user for batch in batches for user in batch.users.tolist()) == list(range(32))
+
+
+def test_who_keeps_a_vector_a_user_and_who_names_the_wrong_protocol_is_refused(tmp_path):
+    with pytest.raises(HeldOutUsersError, match="lightgcn learns each user by heart"):
+        train(with_held_out_users(tmp_path / "a" / "bundle", {"name": "lightgcn"}), lambda event: None, device="cpu")
+    with pytest.raises(ProtocolError, match="to 'strong'"):
+        train(with_held_out_users(tmp_path / "b" / "bundle", BASE, "dmrec"), lambda event: None, device="cpu")

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.steps.ingest import screened_users
+from flows.steps.filters import screened_users
 from flows.steps.rows import index_order, sequence_hash
 from flows.steps.split import random_parts
 

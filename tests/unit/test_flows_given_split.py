@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flows.errors import SplitColumnError
-from flows.settings import SplitSettings
+from flows.settings import SourceSettings, SplitSettings
 from flows.steps.ingest import split_words
 from flows.steps.split import given_parts
 from warehouse import arrow_table
@@ -34,7 +34,8 @@ def test_a_missing_column_names_the_ones_there_are():
 
 
 def test_a_split_says_in_words_what_it_is():
-    assert split_words(SplitSettings(), None) == "random 3:1:1, seed 0"
+    assert split_words(SplitSettings(), SourceSettings()) == "random 3:1:1, seed 0"
     assert (
-        split_words(SplitSettings(kind="given", column="part"), 0.2) == "given column part, screen of 20% of the users"
+        split_words(SplitSettings(kind="given", column="part"), SourceSettings(screen=0.2))
+        == "given column part, screen of 20% of the users"
     )

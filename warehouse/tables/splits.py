@@ -1,4 +1,4 @@
-"""Which part of the split each interaction belongs to: train, valid or test."""
+"""Which part of the split each interaction belongs to: train, valid, test or, of a user held out, fold_in."""
 
 import pyarrow as pa
 

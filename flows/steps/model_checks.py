@@ -1,0 +1,88 @@
+"""The settings of models looked at before anything is paid for, and what names them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from flows.embedding_sets import PROFILE
+from flows.model_choices import ModelChoice, clusters_of, earlier_choice
+from flows.settings import SPEED_ONLY, PlainMapping, Settings, digest
+from flows.workspace import Workspace
+
+
+def check_models(workspace: Workspace, choices: Sequence[ModelChoice], settings: Settings) -> bool:
+    """Whether any of the models reads profiles; every setting of theirs validated before anything is paid for.
+
+    Settings that a snapshot has seen through need no second look, and so no torch.
+    """
+    if settings.split.kind != "given":
+        refuse_protocol(settings, settings.split.kind == "users")
+    key = settings_key(choices, settings)
+    for snapshot in workspace.warehouse.snapshots():
+        said = snapshot.stages.get("train", {}).get("summary", {})
+        if said.get("settings_key") == key:
+            return any(
+                model["reads_language"] or (model.get("words") and PROFILE in settings.words.texts)
+                for model in said["models"]
+            )
+    return needs_language(choices, settings)
+
+
+def needs_language(choices: Sequence[ModelChoice], settings: Settings) -> bool:
+    """Whether any of the models reads profiles, as vectors or as words; validates their settings."""
+    from rec_models import parse_config
+
+    for own in [{}, *(choice.training for choice in choices)]:
+        parsed_settings(settings, own)
+    if settings.split.kind != "given":
+        refuse_protocol(settings, settings.split.kind == "users", choices)
+    configs = [parse_config(choice.mapping) for choice in choices]
+    words = PROFILE in settings.words.texts
+    return any(config.asks_for_language or (config.reads_words and words) for config in configs)
+
+
+def refuse_protocol(settings: Settings, held_out: bool, choices: Sequence[ModelChoice] = ()) -> None:
+    """Nothing, when `evaluation.protocol` fits a split that holds users out or does not, and so do all of the models.
+
+    Raises:
+        ProtocolError, HeldOutUsersError: from rec_models.
+    """
+    import rec_models
+    from rec_models import parse_config
+
+    configs = {choice.label: parse_config(choice.mapping) for choice in choices} if held_out else {}
+    if held_out and (first := earlier_choice(choices, settings)):
+        needed_by = ", ".join(choice.label for choice in choices if clusters_of(choice.mapping) > 1)
+        configs[f"{first.name}, for the item clusters of {needed_by},"] = parse_config(first.mapping)
+    if settings.evaluation.protocol in rec_models.PROTOCOLS:  # another name is refused with the rest of [evaluation]
+        rec_models.refuse_protocol(settings.evaluation.protocol, held_out, configs)
+
+
+def settings_key(choices: Sequence[ModelChoice], settings: Settings) -> str:
+    """The models and how they are trained and measured, by their plain mappings."""
+    training = {name: value for name, value in settings.training.items() if name not in SPEED_ONLY}
+    if training.get("precision") == "auto":
+        training["precision"] = parsed_settings(settings, {})[0]["precision"]
+    evaluation = settings.evaluation.model_dump(mode="json", exclude={"baselines"})
+    first = earlier_choice(choices, settings)
+    return digest([asdict(choice) for choice in choices], training, evaluation, *([asdict(first)] if first else []))
+
+
+def parsed_settings(settings: Settings, own: PlainMapping) -> tuple[PlainMapping, PlainMapping]:
+    """Training settings under a model's own, and evaluation settings, with every default, validated by rec_models.
+
+    What only makes it faster is left out: a bundle must not remember it. `precision` is the one that `auto` comes to
+    on this machine's device, for it changes results.
+    """
+    from rec_models import parse_evaluation, parse_training, resolve_device
+
+    given = {name: value for name, value in {**settings.training, **own}.items() if name != "threads"}
+    config = parse_training(given)
+    training = config.model_dump(mode="json", exclude=set(SPEED_ONLY))
+    if config.precision == "auto":
+        training["precision"] = config.resolved_precision(resolve_device(config.device))
+    evaluation = settings.evaluation.model_dump(
+        mode="json", include={"protocol", "ks", "names", "select_by", "cold_items"}
+    )
+    return training, parse_evaluation(evaluation).model_dump(mode="json")
