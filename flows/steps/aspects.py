@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from providers import EngineConfig
 
 # What each model reads of it, by catalogue name; a choice becomes edges, everything else texts that are embedded.
-READS: dict[str, tuple[str, ...]] = {"llmrec": ("choice",), "kar": ("preference", "factual")}
+READS: dict[str, tuple[str, ...]] = {
+    "llmrec": ("choice", "facts", "missing"),
+    "kar": ("preference", "factual"),
+}
 CHOICE = "choice"
 CANDIDATES = 10
 
