@@ -32,9 +32,14 @@ def aspects_of(name: str) -> tuple[str, ...]:
     return READS.get(name, ())
 
 
+def has_language_model(settings: Settings) -> bool:
+    """Whether the engine is one that can be asked anything."""
+    return settings.profiles.engine.get("name") != "attributes"
+
+
 def aspects_to_ask(choices: Iterable[ModelChoice], settings: Settings) -> tuple[str, ...]:
     """What the models of a command are to be asked for: nothing where no language model is configured."""
-    if settings.profiles.engine.get("name") == "attributes":
+    if not has_language_model(settings):
         return ()
     wanted = {aspect for choice in choices for aspect in aspects_of(choice.name)}
     return tuple(sorted(wanted))

@@ -13,6 +13,8 @@ from prompts import (
     Prompt,
     ReplyError,
     ReviewEntry,
+    best_choice,
+    best_text,
     item_evidence,
     load_aspect,
     load_prompt,
@@ -101,7 +103,7 @@ def test_the_system_text_says_what_every_prompt_must_say(aspect):
     if prompt.kind == "user":
         assert re.search(r"Never guess who the person is: nothing about .*age, gender", text)
         assert "It is a sample" in text
-    assert all(len(line) <= 120 for line in (prompt.system + prompt.template).splitlines())
+    assert all(len(line) <= 120 for line in f"{prompt.system}\n{prompt.template}".splitlines())
     assert prompt.text.isascii() and prompt.text.endswith("\n") and 900 < len(prompt.system) < 3500
 
 
@@ -128,6 +130,29 @@ def test_a_good_reply_is_taken_whole(aspect):
 def test_lists_become_one_labelled_text_and_empty_ones_leave_no_trace():
     assert replied("facts").profile == "Likes: slow exploration, cosy story games Dislikes: games against the clock"
     assert replied("missing", themes=[], languages=[]).profile == "Makers: Two Moths Kinds: adventure, exploration"
+
+
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        ({"liked": "2", "refused": "1", "reasoning": "see www.maps.example"}, {"liked": "2", "refused": "1"}),
+        ({"liked": 2, "refused": " 1 "}, {"liked": "2", "refused": "1"}),
+        ({"liked": "2", "refused": "2"}, None),
+        ({"liked": "2", "refused": "3"}, None),
+        ({"liked": "2"}, None),
+        ({"liked": ["2"], "refused": "1"}, None),
+    ],
+)
+def test_a_choice_can_be_taken_from_a_faulty_reply_where_it_is_one(said, taken):
+    prompt = rendered_of("choice").prompt
+    assert best_choice(json.dumps(said), prompt) == taken
+    assert best_choice("```json\n" + json.dumps(said)[:-1], prompt) == taken
+
+
+def test_lists_are_taken_from_a_faulty_reply_under_their_labels():
+    said = json.dumps(WORKED["facts"] | {"makers": ["www.maps.example"], "age": "forty"})
+    expected = "Likes: slow exploration, cosy story games Dislikes: games against the clock Makers: www.maps.example"
+    assert best_text(said, prompt_of("facts")) == expected
 
 
 @pytest.mark.parametrize(

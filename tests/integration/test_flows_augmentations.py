@@ -218,12 +218,93 @@ def test_a_choice_of_nothing_that_was_offered_is_asked_about_once_more_and_then_
     assert document["calls"] == PROFILES + LLMREC + USERS
     snapshot = published(run.folder)
     aside = snapshot.read("quarantine").to_pylist()
-    assert {(row["stage"], row["kind"], row["code"]) for row in aside} == {("augment", "user", "not_a_choice")}
-    assert "same_choice" in aside[0]["detail"] and aside[0]["detail"].startswith("choice: ")
+    told = {(row["stage"], row["aspect"], row["kind"], row["code"]) for row in aside}
+    assert told == {("augment", "choice", "user", "not_a_choice")} and "same_choice" in aside[0]["detail"]
     edges = bundle_of(run.folder, "llmrec").inputs().edges["llmrec"]
     assert (edges[:, 0] < 0).sum() == len(aside) == LLMREC - snapshot.rows("augmentations")
     run("compare", "--models", "llmrec", "--set", "profiles.max_quarantined_share=0.1", code=4)
     assert len(run.server.requests) == document["calls"]
+
+
+def stubborn_about(spoil):
+    """A model whose replies to questions of some kinds are changed: kind -> what it says instead."""
+
+    def write(number, asked):
+        reply = model(number, asked)
+        for kind, change in spoil.items():
+            if kind(asked):
+                said = json.loads(json.loads(reply.body)["choices"][0]["message"]["content"])
+                return chat(json.dumps(said | change))
+        return reply
+
+    return write
+
+
+def test_answers_put_aside_are_asked_for_again_on_demand_and_reach_the_model(run):
+    run.answers["script"] = stubborn_about({is_facts: {"liked": ["see www.puzzles.example"]}})
+    document, _ = run("compare", "--models", "llmrec")
+    assert document["calls"] == PROFILES + LLMREC + USERS
+    listed, last = run("quarantine", "list")
+    assert {(row["aspect"], row["code"]) for row in listed["rows"]} == {("facts", "url")} and "retry --all" in last
+    assert not bundle_of(run.folder, "llmrec").inputs().semantic.get("users_facts")
+    assert document["scores"][0]["provenance"]["users_facts"] == "profiles"
+    again, _ = run("quarantine", "retry", "u3", code=3)
+    assert (again["calls"], again["mended"], again["left"]) == (1, 0, [["facts", "user", "u3"]])
+    assert "An earlier answer" not in run.server.requests[-1]["messages"][1]["content"]
+    run.answers["script"] = model
+    again, last = run("quarantine", "retry", "--all")
+    assert (again["calls"], again["mended"], again["left"]) == (USERS, USERS, []) and "9 of 9 answers" in last
+    rows = published(run.folder).read("augmentations").to_pylist()
+    assert len(rows) == LLMREC and sum(row["aspect"] == "facts" for row in rows) == USERS
+    run("quarantine", "retry", "--all", code=2)
+    after, _ = run("compare", "--models", "llmrec")
+    assert after["calls"] == 0 and after["trained"] == 1
+    assert after["scores"][0]["provenance"]["users_facts"] == "its own"
+
+
+def test_a_text_or_a_choice_that_was_put_aside_is_taken_by_a_decision(run):
+    spoilt = {
+        is_facts: {"liked": ["quiet maps"], "makers": ["www.maps.example"]},
+        is_choice: {"reasoning": "ok. " * 300},
+    }
+    run.answers["script"] = stubborn_about(spoilt)
+    run("compare", "--models", "llmrec")
+    n_asked = len(run.server.requests)
+    taken, _ = run("quarantine", "accept", "--code", "url")
+    assert (taken["calls"], taken["mended"]) == (0, USERS)
+    taken, _ = run("quarantine", "accept", "u2")
+    assert (taken["calls"], taken["chosen"]) == (0, 1)
+    rows = [row for row in published(run.folder).read("augmentations").to_pylist() if row["aspect"] != "missing"]
+    (choice,) = [row for row in rows if row["aspect"] == "choice"]
+    assert choice["entity_id"] == "u2" and choice["text"] is None
+    assert (choice["liked"], choice["refused"]) == (choice["candidates"][-1], choice["candidates"][0])
+    assert {row["text"] for row in rows if row["aspect"] == "facts"} == {"Likes: quiet maps Makers: www.maps.example"}
+    decisions = published(run.folder).read("decisions").to_pylist()
+    assert (
+        sorted({(row["aspect"], row["code"]) for row in decisions})[1] == ("facts", "url")
+        and len(decisions) == USERS + 1
+    )
+    told, _ = run("profile-of", "u2")
+    assert told["profiles"][0]["decisions"] == []  # it is none about the profile
+    # what was decided stands when the stage is computed again, and for the model
+    run.answers["script"] = model
+    again, _ = run("quarantine", "retry", "u4")
+    assert again["calls"] == 1 and len(run.server.requests) == n_asked + 1
+    after, _ = run("compare", "--models", "llmrec")
+    bundle = Bundle.open(run.folder / "w" / "models" / after["scores"][0]["model_ids"][0])
+    assert len(run.server.requests) == n_asked + 1 and bundle.inputs().semantic["users_facts"].present.all()
+    users = json.loads((bundle.directory / "user_ids.json").read_text())
+    chosen = np.flatnonzero(bundle.inputs().edges["llmrec"][:, 0].numpy() >= 0)
+    assert {users[row] for row in chosen} == {"u2", "u4"}
+
+
+def test_a_choice_of_nothing_that_was_offered_cannot_be_accepted(run):
+    run.answers["script"] = stubborn_about({is_choice: {"liked": "77"}})
+    run("compare", "--models", "llmrec")
+    _, last = run("quarantine", "accept", "u2", code=2)
+    assert "hold nothing to take" in last and published(run.folder).rows("decisions") == 0
+    _, last = run("quarantine", "retry", "u2", "--set", "profiles.engine=attributes", code=2)
+    assert "asks no language model" in last
 
 
 def test_the_guard_refuses_answers_that_saw_what_is_tested(run):
