@@ -41,11 +41,17 @@ _DAY_S = 86_400.0
 
 @dataclass(frozen=True)
 class GcSummary:
-    """What was collected: how many snapshots and fragments, how many bytes they took."""
+    """What was collected: how many snapshots and fragments, how many bytes they took.
+
+    Args:
+        rotten: names of semantic matrices whose sidecar could not be read, collected although they may be needed: they
+            are derived, and the next run that needs one builds it again.
+    """
 
     snapshots: int
     fragments: int
     freed_bytes: int
+    rotten: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -219,8 +225,8 @@ class Warehouse:
                 gone += 1
         sweep(self.root, {snapshot.id for snapshot in kept})
         fragments, freed = self._remove_unnamed({f.path for s in kept for table in s.tables.values() for f in table})
-        freed += self._matrices().collect({snapshot.id for snapshot in kept}) + self._remove_shards()
-        return GcSummary(gone, fragments, freed)
+        of_matrices, rotten = self._matrices().collect({snapshot.id for snapshot in kept})
+        return GcSummary(gone, fragments, freed + of_matrices + self._remove_shards(), rotten)
 
     def refuse_readers(self) -> None:
         """Raises PinnedError while any process reads any version."""
