@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flows.caution import clean
 from flows.errors import NothingToAcceptError, StoppedProfilesError
@@ -72,6 +72,21 @@ class Failure:
             return self.details[0]
         first = f"{self.codes[0]}: {self.details[0]}" if self.details[0] else self.codes[0]
         return f"{self.details[-1]} (asked {len(self.codes)} times, first {first})".strip()
+
+
+class Taken(NamedTuple):
+    """What is taken of a reply.
+
+    Attributes:
+        key: of the request it answers; None where an engine asked nobody.
+        fields: all its parts, where rows are made of them.
+    """
+
+    text: str
+    reasoning: str | None
+    key: str | None
+    model: str
+    fields: Mapping[str, Any] | None = None
 
 
 @dataclass
@@ -217,7 +232,7 @@ class Asking:
         if completion.text is None:
             return failure.add(completion.error_code or "no_reply", completion.detail, None, answered)
         if completion.verbatim:
-            self._keep(question, completion.text, None, None, request.model)
+            self._keep(question, Taken(completion.text, None, None, request.model))
             return None
         rendered = question.rendered
         try:
@@ -225,7 +240,8 @@ class Asking:
         except ReplyError as error:
             return failure.add(error.code, error.detail, completion.text, answered=True)
         self.rows.repaired += reply.repaired
-        self._keep(question, reply.profile, reply.reasoning, request.key, self._named(completion), reply.fields)
+        taken = Taken(reply.profile, reply.reasoning, request.key, self._named(completion), reply.fields)
+        self._keep(question, taken)
         return None
 
     def _named(self, completion: Completion) -> str:
@@ -240,20 +256,12 @@ class Asking:
             self.workspace.progress.note(f"a reply comes from the model `{shown}`, not from `{asked}`, which was asked")
         return name
 
-    def _keep(
-        self,
-        question: Question,
-        profile: str,
-        reasoning: str | None,
-        key: str | None,
-        model: str,
-        fields: Mapping[str, Any] | None = None,
-    ) -> None:
+    def _keep(self, question: Question, taken: Taken) -> None:
         request, evidence = question.request, question.evidence
         row = profile_row(
-            question.rendered.prompt, request.kind, request.entity_id, profile, list(evidence.pairs), evidence.hash
+            question.rendered.prompt, request.kind, request.entity_id, taken.text, list(evidence.pairs), evidence.hash
         )
-        filled = {"reasoning": reasoning, "model": model, "request_key": key}
+        filled = {"reasoning": taken.reasoning, "model": taken.model, "request_key": taken.key}
         self.rows.profiles.append(row | filled | {"source": self.engine_settings.source})
 
     def _settle(self, failures: Iterable[Failure]) -> None:
@@ -265,7 +273,8 @@ class Asking:
                 profile = self._decide(failure)
             if profile is not None:
                 self.rows.accepted += 1
-                self._keep(failure.question, profile, None, request.key, request.model, self._fields(profile))
+                taken = Taken(profile, None, request.key, request.model, self._fields(profile))
+                self._keep(failure.question, taken)
                 continue
             aside = {"kind": row.kind, "entity_id": row.entity_id, "aspect": self.aspect}
             self.rows.quarantine.append(aside | {"code": failure.codes[-1], "detail": failure.sentence()})

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flows.settings import ProfileSettings, Settings, digest
-from flows.steps.answers import Asking, ProfileRows
+from flows.steps.answers import Asking, ProfileRows, Taken
 from flows.steps.aspect_vectors import embed_texts, refuse_taken_names
 from flows.steps.aspects import CHOICE, AspectQuestioner, load_aspects, questioners
 from flows.steps.evidence import load_prompts, profiles_of_items, training_world
@@ -39,35 +39,27 @@ class AspectAsking(Asking):
     questioner: AspectQuestioner | None = None
     kept: list[dict[str, Any]] = field(default_factory=list)
 
-    def _keep(
-        self,
-        question: Question,
-        profile: str,
-        reasoning: str | None,
-        key: str | None,
-        model: str,
-        fields: Mapping[str, Any] | None = None,
-    ) -> None:
+    def _keep(self, question: Question, taken: Taken) -> None:
         asker, request, prompt = self.questioner, question.request, question.rendered.prompt
         assert asker is not None
-        shown, chosen = question.evidence, fields or {}
+        shown, chosen = question.evidence, taken.fields or {}
         offered = asker.candidates.get(request.entity_id, []) if shown.candidates else []
         self.kept.append(
             {
                 "kind": request.kind,
                 "entity_id": request.entity_id,
                 "aspect": asker.aspect,
-                "text": None if offered else profile,
+                "text": None if offered else taken.text,
                 **{name: offered[int(chosen[name]) - 1] for name in ("liked", "refused") if offered and name in chosen},
                 "candidates": offered,
-                "reasoning": reasoning,
+                "reasoning": taken.reasoning,
                 "source": self.engine_settings.source,
-                "model": model,
+                "model": taken.model,
                 "prompt_id": prompt.id,
                 "prompt_version": prompt.version,
                 "evidence_hash": shown.hash,
                 "evidence": list(shown.pairs),
-                "request_key": key,
+                "request_key": taken.key,
             }
         )
 
