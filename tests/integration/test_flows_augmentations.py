@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from servers.catalogue import write_catalogue
 from servers.counting import chat, counting_server
+from servers.embeddings import embedded
 from servers.encoders import StandInEncoder
 from servers.training import train_here
 
@@ -224,6 +225,27 @@ def test_a_choice_of_nothing_that_was_offered_is_asked_about_once_more_and_then_
     assert (edges[:, 0] < 0).sum() == len(aside) == LLMREC - snapshot.rows("augmentations")
     run("compare", "--models", "llmrec", "--set", "profiles.max_quarantined_share=0.1", code=4)
     assert len(run.server.requests) == document["calls"]
+
+
+def test_an_estimate_counts_the_questions_and_the_vectors_of_their_answers(run, monkeypatch):
+    monkeypatch.undo()  # no encoder of this test's own: the server makes the vectors too
+    monkeypatch.chdir(run.folder)
+    train_here(monkeypatch)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-tests")
+    run.answers["script"] = lambda number, asked: embedded(asked) if "input" in asked else model(number, asked)
+    path = run.folder / "semalign.toml"
+    engine = re.search(r'base_url = "([^"]+)"', path.read_text(encoding="utf-8"))
+    assert engine is not None
+    bought = f'[embeddings]\nname = "openai"\nmodel = "test-embedder"\nbase_url = "{engine[1]}"\ntexts_per_call = 7\n'
+    path.write_text(path.read_text(encoding="utf-8") + bought, encoding="utf-8")
+    assert run("profile")[0]["calls"] == PROFILES
+    plan, _ = run("compare", "--models", "llmrec", "--only-estimate")
+    due = {stage["stage"]: stage for stage in plan["estimate"]["stages"]}
+    n_texts = USERS + ITEMS  # choices are no texts
+    assert due["augment"]["calls"] == LLMREC + -(-n_texts // 7) and f"then {n_texts} texts" in due["augment"]["what"]
+    paid, _ = run("compare", "--models", "llmrec")
+    assert paid["calls"] == due["augment"]["calls"] + due["embed"]["calls"]
+    assert len({text for asked in run.server.requests for text in asked.get("input", ())}) == n_texts + PROFILES
 
 
 def stubborn_about(spoil):
