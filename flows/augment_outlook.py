@@ -24,13 +24,13 @@ def rehearse_answers(
     world: TrainingWorld,
     item_profiles: Mapping[str, str],
     aspects: tuple[str, ...],
-) -> Rehearsal:
-    """Every question of the stage `augment`, looked up in the ledger; nothing is sent.
+) -> tuple[Rehearsal, list[str]]:
+    """Every question of the stage `augment`, looked up in the ledger, and the texts to embed; nothing is sent.
 
     Args:
         item_profiles: written ones, or what stands for those to come.
     """
     askers = questioners(load_aspects(aspects, pair, settings), world, settings, engine, item_profiles)
     with playing_through(warehouse, engine) as (workspace, rehearsal, stored, ledger):
-        answered(workspace, askers, settings, engine, stored, ledger)
-    return rehearsal
+        _, kept = answered(workspace, askers, settings, engine, stored, ledger)
+    return rehearsal, [row["text"] for row in kept if row["text"]]

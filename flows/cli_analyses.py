@@ -44,18 +44,15 @@ Make = Callable[["Workspace", "Compared", str], Study]
 
 
 @dataclass(frozen=True)
-class _Call:
-    """What every analysis is told."""
+class Request:
+    """What every analysis takes."""
 
-    name: str
-    models: Sequence[str]
-    grids: Sequence[str]
-    seeds: int | None
-    baseline: str | None
-    screen: float | None
-    output: Path | None
-    force: bool
-    threads: int | None
+    models: MODELS
+    seeds: SEEDS = None
+    screen: SCREEN = None
+    output: OUTPUT = None
+    force: FORCE = False
+    threads: THREADS = None
 
 
 def register(app: typer.Typer) -> None:
@@ -66,72 +63,48 @@ def register(app: typer.Typer) -> None:
     @command(analyses, "sparsity")
     def sparsity(
         options: Options,
-        models: MODELS,
+        request: Request,
         groups: Annotated[int, typer.Option("--groups", min=2, help="Groups of equal numbers of interactions.")] = 4,
-        seeds: SEEDS = None,
         baseline: BASELINE = None,
-        screen: SCREEN = None,
-        output: OUTPUT = None,
-        force: FORCE = False,
-        threads: THREADS = None,
     ) -> int:
         """What each model gains over the reference for users with few and with many training interactions."""
 
         def make(workspace: Workspace, found: Compared, reference: str) -> Study:
             return _sparsity(workspace, found, reference, groups)
 
-        call = _Call("sparsity", models, (), seeds, baseline, screen, output, force, threads)
-        return run_analysis(options, call, make)
+        return run_analysis(options, "sparsity", request, make, baseline)
 
     @command(analyses, "convergence")
-    def convergence(
-        options: Options,
-        models: MODELS,
-        seeds: SEEDS = None,
-        baseline: BASELINE = None,
-        screen: SCREEN = None,
-        output: OUTPUT = None,
-        force: FORCE = False,
-        threads: THREADS = None,
-    ) -> int:
+    def convergence(options: Options, request: Request, baseline: BASELINE = None) -> int:
         """Validation by epoch and by second of training, and the ratio of the time an epoch takes."""
-        call = _Call("convergence", models, (), seeds, baseline, screen, output, force, threads)
-        return run_analysis(options, call, _convergence)
+        return run_analysis(options, "convergence", request, _convergence, baseline)
 
     @command(analyses, "latent")
-    def latent(
-        options: Options,
-        models: MODELS,
-        seeds: SEEDS = None,
-        screen: SCREEN = None,
-        output: OUTPUT = None,
-        force: FORCE = False,
-        threads: THREADS = None,
-    ) -> int:
+    def latent(options: Options, request: Request) -> int:
         """How many latent dimensions tell users apart: log variance over users of each posterior mean."""
-        call = _Call("latent", models, (), seeds, None, screen, output, force, threads)
-        return run_analysis(options, call, _latent)
+        return run_analysis(options, "latent", request, _latent)
 
     @command(analyses, "beta")
     def beta(
         options: Options,
-        models: MODELS,
+        request: Request,
         grid: Annotated[
             list[str] | None, typer.Option("--grid", help=f"[MODEL:]option=v,v,v; {BETAS} of the first by default.")
         ] = None,
-        seeds: SEEDS = None,
         baseline: BASELINE = None,
-        screen: SCREEN = None,
-        output: OUTPUT = None,
-        force: FORCE = False,
-        threads: THREADS = None,
     ) -> int:
         """A comparison over the values of one option, as a curve; a model without the option is a level line."""
-        call = _Call("beta", models, grid or [BETAS], seeds, baseline, screen, output, force, threads)
-        return run_analysis(options, call, _beta)
+        return run_analysis(options, "beta", request, _beta, baseline, grid or [BETAS])
 
 
-def run_analysis(options: Options, call: _Call, make: Make) -> int:
+def run_analysis(
+    options: Options,
+    name: str,
+    request: Request,
+    make: Make,
+    baseline: str | None = None,
+    grids: Sequence[str] = (),
+) -> int:
     """Trains what is missing after an estimate, as compare does; then the analysis, its table and its file."""
     from flows.compare_models import compare_models
     from flows.errors import SettingSyntaxError
@@ -143,20 +116,20 @@ def run_analysis(options: Options, call: _Call, make: Make) -> int:
     from flows.workspace import opened
     from warehouse import Warehouse
 
-    settings = comparison_settings(options, call.seeds, call.screen)
-    choices = choices_of(call.models, call.grids, settings)
+    settings = comparison_settings(options, request.seeds, request.screen)
+    choices = choices_of(request.models, grids, settings)
     labels = [choice.label for choice in choices]
-    reference = call.baseline or labels[0]
+    reference = baseline or labels[0]
     if reference not in labels:
         raise SettingSyntaxError(reference, f"--baseline: one of {', '.join(labels)}")
-    if call.output and call.output.suffix.lower() not in (".svg", ".csv"):
-        raise SettingSyntaxError(f"--output {call.output}", "a file that ends in .svg or .csv")
-    file = writable_file(call.output, call.force) if call.output else None
+    if request.output and request.output.suffix.lower() not in (".svg", ".csv"):
+        raise SettingSyntaxError(f"--output {request.output}", "a file that ends in .svg or .csv")
+    file = writable_file(request.output, request.force) if request.output else None
     warehouse = Warehouse(settings.warehouse.root)
     show_estimate(options, outlook(settings, warehouse, choices, needs_language(choices, settings)), alone=False)
     progress = open_progress()
     try:
-        with opened(settings, f"analyse {call.name}", progress, call.threads) as workspace:
+        with opened(settings, f"analyse {name}", progress, request.threads) as workspace:
             found = compare_models(settings, workspace, choices, reference)
             study = make(workspace, found, reference)
     finally:
@@ -171,16 +144,19 @@ def run_analysis(options: Options, call: _Call, make: Make) -> int:
         emit_table(words, study.columns, study.table, caption=study.caption)
     if file:
         _write(file, study, facts)
-    last_word(f"{study.title}: {len(study.rows)} rows{f', written to {file}' if file else ''}", _next(options, call))
+    last_word(
+        f"{study.title}: {len(study.rows)} rows{f', written to {file}' if file else ''}",
+        _next(options, name, request, grids),
+    )
     return 0
 
 
-def _next(options: Options, call: _Call) -> list[str] | None:
-    if call.output:
+def _next(options: Options, name: str, request: Request, grids: Sequence[str]) -> list[str] | None:
+    if request.output:
         return None
-    words = [word for model in call.models for word in ("--models", model)]
-    grids = [word for grid in call.grids for word in ("--grid", grid)] if call.name == "beta" else []
-    return ["analyse", call.name, *words, *grids, "--output", f"{call.name}.svg", *options.flags()]
+    words = [word for model in request.models for word in ("--models", model)]
+    words += [word for grid in grids for word in ("--grid", grid)]
+    return ["analyse", name, *words, "--output", f"{name}.svg", *options.flags()]
 
 
 def _write(path: Path, study: Study, facts: dict[str, str]) -> None:

@@ -79,8 +79,16 @@ def collect(options: Options, keep: int, days: float) -> int:
     if options.json:
         emit_json(asdict(summary))
     freed = f"{summary.freed_bytes / 1e6:,.1f} MB are free again"
+    warning = ""
+    if summary.rotten:
+        named = ", ".join(summary.rotten[:3]) + (", …" if len(summary.rotten) > 3 else "")
+        warning = (
+            f"; warning: {len(summary.rotten):,} semantic matrices had an unreadable sidecar and went too ({named}): "
+            "they are built again from the tables when they are needed, but look at the disk"
+        )
     last_word(
-        f"{summary.snapshots:,} versions and {summary.fragments:,} files removed, {freed}", ["status", *options.flags()]
+        f"{summary.snapshots:,} versions and {summary.fragments:,} files removed, {freed}{warning}",
+        ["status", *options.flags()],
     )
     return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -63,19 +63,29 @@ class Options:
 
 
 def command(app: typer.Typer, name: str) -> Callable[[CommandFunction], CommandFunction]:
-    """Registers a function as a command: `options` come from the common flags, the exit code is what it returns."""
+    """Registers a function as a command: `options` come from the common flags, the exit code is what it returns.
+
+    A parameter that is a dataclass stands for an option each of its fields, so that commands can share them.
+    """
 
     def register(function: CommandFunction) -> CommandFunction:
         hints = get_type_hints(function, include_extras=True)
-        own = [
-            parameter.replace(annotation=hints[parameter.name])
-            for parameter in list(inspect.signature(function).parameters.values())[1:]
-        ]
+        own: list[inspect.Parameter] = []
+        grouped: dict[str, type] = {}
+        for parameter in list(inspect.signature(function).parameters.values())[1:]:
+            kind = hints[parameter.name]
+            if is_dataclass(kind) and isinstance(kind, type):
+                grouped[parameter.name] = kind
+                own += _fields_as_parameters(kind)
+            else:
+                own.append(parameter.replace(annotation=kind))
 
         def run(
             ctx: typer.Context, config: Any = None, root: Any = None, set_: Any = None, json: bool = False, **given: Any
         ) -> None:
             options = Options(config, root, tuple(set_ or ()), json).over(ctx.obj or Options())
+            for place, kind in grouped.items():
+                given[place] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
             code = function(options, **given)
             if code:
                 raise typer.Exit(code)
@@ -95,3 +105,16 @@ def command(app: typer.Typer, name: str) -> Callable[[CommandFunction], CommandF
         return function
 
     return register
+
+
+def _fields_as_parameters(kind: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(kind, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(kind)
+    ]

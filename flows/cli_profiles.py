@@ -14,7 +14,6 @@ from flows.cli_output import emit_json, emit_table, last_word, say
 
 if TYPE_CHECKING:
     from flows.steps.questions import Question
-    from warehouse import Snapshot
 
 IDS = Annotated[list[str] | None, typer.Argument(help="Item or user ids.")]
 CODE = Annotated[str | None, typer.Option("--code", help="All rows of one code, such as truncated.")]
@@ -46,7 +45,7 @@ def register(app: typer.Typer) -> None:
         """A profile, what it was made from, what it cost, and what it said before."""
         return show_profile(options, entity_id)
 
-    quarantine = typer.Typer(no_args_is_help=True, help="Profiles that were put aside: list, retry, accept.")
+    quarantine = typer.Typer(no_args_is_help=True, help="Answers that were put aside: list, retry, accept.")
     app.add_typer(quarantine, name="quarantine")
 
     @command(quarantine, "list")
@@ -63,14 +62,14 @@ def register(app: typer.Typer) -> None:
         options: Options,
         ids: IDS = None,
         code: CODE = None,
-        everything: Annotated[bool, typer.Option("--all", help="Every profile in quarantine.")] = False,
+        everything: Annotated[bool, typer.Option("--all", help="Every answer in quarantine.")] = False,
     ) -> int:
         """Asks for another reply, a few times at most; an answered question is never paid for twice."""
         return retry_quarantine(options, ids or [], code, everything)
 
     @command(quarantine, "accept")
     def accept(options: Options, ids: IDS = None, code: CODE = None) -> int:
-        """Takes the best text of a stored reply as the profile, by your decision; no call is made."""
+        """Takes the best text or choice of a stored reply as the answer, by your decision; no call is made."""
         return accept_quarantine(options, ids or [], code)
 
 
@@ -179,6 +178,8 @@ def _say_profile(row: dict[str, Any]) -> None:
 
 def list_quarantine(options: Options, code: str | None, limit: int) -> int:
     """Rows put aside, by code; those of the door and of embedding are shown with the profiles."""
+    from flows.steps.quarantined import asked
+
     _, snapshot = published(options)
     rows = [row for row in snapshot.read("quarantine").to_pylist() if code in (None, row["code"])]
     counted = Counter((row["stage"], row["code"]) for row in rows)
@@ -187,10 +188,10 @@ def list_quarantine(options: Options, code: str | None, limit: int) -> int:
         emit_json({"snapshot": snapshot.id, "by_code": by_code, "rows": rows})
     else:
         emit_table("in quarantine", ("stage", "code", "rows"), [tuple(line.values()) for line in by_code])
-        names = ("stage", "kind", "entity_id", "code", "detail")
+        names = ("stage", "aspect", "kind", "entity_id", "code", "detail")
         emit_table("", names, [tuple(row[name] for name in names) for row in rows[:limit]])
     more = f", {limit:,} shown" if len(rows) > limit and not options.json else ""
-    go_on = ["quarantine", "retry", "--all", *options.flags()] if any(r["stage"] == "profile" for r in rows) else None
+    go_on = ["quarantine", "retry", "--all", *options.flags()] if any(map(asked, rows)) else None
     last_word(f"{len(rows):,} rows in quarantine of snapshot {snapshot.id}{more}", go_on)
     return 0
 
@@ -207,7 +208,7 @@ def retry_quarantine(options: Options, ids: list[str], code: str | None, everyth
 
 
 def accept_quarantine(options: Options, ids: list[str], code: str | None) -> int:
-    """The best stored text of every chosen row becomes its profile."""
+    """The best stored text or choice of every chosen row becomes its answer."""
     from flows.errors import SettingSyntaxError
 
     if not ids and code is None:
@@ -217,12 +218,14 @@ def accept_quarantine(options: Options, ids: list[str], code: str | None) -> int
 
 def _decide(options: Options, what: str, ids: list[str], code: str | None) -> int:
     from flows.progress import open_progress
-    from flows.refresh import refresh_until
+    from flows.refresh import answer_again, refresh_until
     from flows.run_summary import run_summary
+    from flows.steps.quarantined import answers_aside, aspects_to_redo, chosen_answers
     from flows.workspace import opened
 
     _, snapshot = published(options)
-    chosen = _chosen(snapshot, ids, code)
+    chosen = chosen_answers(snapshot, ids, code)
+    aspects = aspects_to_redo(snapshot, chosen)
     settings, progress = options.settings(), open_progress()
     try:
         with opened(settings, f"quarantine {what}", progress) as workspace:
@@ -230,46 +233,21 @@ def _decide(options: Options, what: str, ids: list[str], code: str | None) -> in
                 workspace.again = chosen
             else:
                 workspace.accepting = chosen
-            summary = run_summary(workspace, refresh_until("profile", settings, workspace))
+            found = (
+                answer_again(settings, workspace, aspects) if aspects else refresh_until("profile", settings, workspace)
+            )
+            summary = run_summary(workspace, found)
             after = workspace.warehouse.snapshot(summary["snapshot"])
     finally:
         progress.close()
-    left = chosen & _aside(after)
+    left = chosen & answers_aside(after)
     document = {**summary, "chosen": len(chosen), "mended": len(chosen) - len(left), "left": sorted(left)}
     if options.json:
         emit_json(document)
     cost = "price unknown" if summary["usd"] is None else f"{summary['usd']:.4f} USD"
-    words = f"{len(chosen) - len(left)} of {len(chosen)} profiles {'accepted' if what == 'accept' else 'mended'}"
+    words = f"{len(chosen) - len(left)} of {len(chosen)} answers {'accepted' if what == 'accept' else 'mended'}"
     last_word(
         f"quarantine {what}: {words}, {summary['calls']:,} calls ({cost}), snapshot {after.id}; the later stages next",
         ["run", *options.flags()],
     )
     return 3 if left else 0
-
-
-def _chosen(snapshot: Snapshot, ids: list[str], code: str | None) -> frozenset[tuple[str, str]]:
-    """(kind, id) of the profiles in quarantine that are meant.
-
-    Raises:
-        NotInQuarantineError: an id or code that no such row has.
-    """
-    from flows.errors import NotInQuarantineError
-
-    rows = snapshot.read("quarantine", filter_equal={"stage": "profile"}).to_pylist()
-    known = sorted({row["entity_id"] for row in rows})
-    for entity_id in ids:
-        if entity_id not in known:
-            raise NotInQuarantineError(f"id {entity_id!r}", snapshot.id, known[:10])
-    codes = sorted({row["code"] for row in rows})
-    if (code is not None and code not in codes) or not rows:
-        raise NotInQuarantineError(f"code {code!r}" if code else "anything", snapshot.id, codes)
-    return frozenset(
-        (row["kind"], row["entity_id"])
-        for row in rows
-        if (not ids or row["entity_id"] in ids) and (code is None or row["code"] == code)
-    )
-
-
-def _aside(snapshot: Snapshot) -> frozenset[tuple[str, str]]:
-    rows = snapshot.read("quarantine", filter_equal={"stage": "profile"}).to_pylist()
-    return frozenset((row["kind"], row["entity_id"]) for row in rows)

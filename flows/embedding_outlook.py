@@ -59,8 +59,16 @@ def due_of(
     n_texts, model = n_profiles * sum(len(one.wanted.texts) for one in same), same[0].identity.model
     if isinstance(same[0].config, OpenAIEmbeddingsConfig):
         return _bought(warehouse, same[0].config, same, snapshot, n_texts)
-    words = f"at most {n_texts:,} texts by {model}; texts embedded before are not embedded again"
-    return VectorsDue(words, 10 + n_texts / TEXTS_PER_S, n_texts)
+    return _made_here(model, n_texts)
+
+
+def due_of_texts(warehouse: Warehouse, one: DescribedSet, texts: Sequence[str]) -> VectorsDue:
+    """What it would take to embed these texts, of which some may stand for texts to come."""
+    from providers import OpenAIEmbeddingsConfig
+
+    if not isinstance(one.config, OpenAIEmbeddingsConfig):
+        return _made_here(one.identity.model, len(texts))
+    return _priced(warehouse, one.config, _unpaid(warehouse, one.config, texts), len(texts), at_most=False)
 
 
 def in_all(dues: Sequence[VectorsDue]) -> VectorsDue:
@@ -82,6 +90,11 @@ def in_all(dues: Sequence[VectorsDue]) -> VectorsDue:
     )
 
 
+def _made_here(model: str, n_texts: int) -> VectorsDue:
+    words = f"at most {n_texts:,} texts by {model}; texts embedded before are not embedded again"
+    return VectorsDue(words, 10 + n_texts / TEXTS_PER_S, n_texts)
+
+
 def _bought(
     warehouse: Warehouse,
     settings: OpenAIEmbeddingsConfig,
@@ -96,6 +109,13 @@ def _bought(
         missing = _unpaid(warehouse, settings, [due.pool.texts[place] for place in due.missing])
     else:
         missing = [f"{place:<{_likely_characters(warehouse.current())}}" for place in range(n_texts)]
+    return _priced(warehouse, settings, missing, n_texts, at_most=snapshot is None)
+
+
+def _priced(
+    warehouse: Warehouse, settings: OpenAIEmbeddingsConfig, missing: Sequence[str], n_texts: int, *, at_most: bool
+) -> VectorsDue:
+    """The missing of so many texts in calls, tokens and money."""
     calls, worst_tokens = settings.forecast(missing)
     measured, share = _measured(warehouse, settings.model)
     tokens = round(worst_tokens * share if measured else sum(map(len, missing)) / CHARACTERS_PER_TOKEN)
@@ -107,7 +127,7 @@ def _bought(
     seconds = seconds_of(settings, calls, tokens, ()) if calls else 0.0
     known = n_texts - len(missing)
     words = (
-        f"{'at most ' if snapshot is None else ''}{len(missing):,} texts by {settings.model} in {calls:,} calls;"
+        f"{'at most ' if at_most else ''}{len(missing):,} texts by {settings.model} in {calls:,} calls;"
         f" {known:,} embedded before; from {f'{measured:,} calls' if measured else 'rules of thumb'}"
     )
     return VectorsDue(words, seconds, n_texts, known, calls, tokens, measured, usd, low, high)

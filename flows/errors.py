@@ -209,7 +209,9 @@ class NothingToAcceptError(FlowError, LookupError):
         self.kind, self.entity_id, self.code, self.n_replies = kind, entity_id, code, n_replies
 
     def __str__(self) -> str:
-        held = f"its {self.n_replies} replies hold no words" if self.n_replies else "no reply to it holds any text"
+        held = (
+            f"its {self.n_replies} replies hold nothing to take" if self.n_replies else "no reply to it holds any text"
+        )
         return (
             f"{self.kind} {self.entity_id!r} ({self.code}) cannot be accepted: {held}. Nothing was changed; ask again "
             f"with `semalign quarantine retry {self.entity_id}`"
@@ -228,7 +230,7 @@ class NotInQuarantineError(FlowError, LookupError):
     def __str__(self) -> str:
         held = ", ".join(self.known) or "nothing"
         return (
-            f"{self.wanted} is not among the profiles in quarantine of snapshot {self.snapshot}, which are: {held}. "
+            f"{self.wanted} is not among the answers in quarantine of snapshot {self.snapshot}, which are: {held}. "
             "`semalign quarantine list` shows them"
         )
 

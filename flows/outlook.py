@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from flows.augment_outlook import rehearse_answers
-from flows.embedding_outlook import due_of, in_all
-from flows.embedding_sets import by_encoder, described, embedding_sets, refuse_unknown_texts
+from flows.embedding_outlook import VectorsDue, due_of, due_of_texts, in_all
+from flows.embedding_sets import by_encoder, default_set, described, embedding_sets, refuse_unknown_texts
 from flows.model_choices import ModelChoice, earlier_choice
 from flows.projection import project
 from flows.settings import Settings
@@ -191,9 +191,28 @@ def _augment_outlook(
         world = training_world(written.snapshot.read, settings.profiles.pii)
         profiles = profiles_of_items(written.snapshot)
     assert world is not None  # a sight holds one or the other
-    rehearsal = rehearse_answers(warehouse, settings.profiles, engine, pair, world, profiles, aspects)
-    stage = replace(_asked(warehouse, engine, rehearsal), stage="augment")
-    return _Sight(None, None, embedded.sizes, {}), replace(stage, what=f"{', '.join(aspects)}: {stage.what}")
+    rehearsal, texts = rehearse_answers(warehouse, settings.profiles, engine, pair, world, profiles, aspects)
+    asked = _asked(warehouse, engine, rehearsal)
+    due = due_of_texts(warehouse, described([default_set(settings)])[0], texts)
+    words = f"{', '.join(aspects)}: {asked.what}; then {due.words}"
+    stage = replace(_with_vectors(asked, due), stage="augment", what=words)
+    return _Sight(None, None, embedded.sizes, {}), stage
+
+
+def _with_vectors(asked: StageOutlook, due: VectorsDue) -> StageOutlook:
+    """Questions, and the vectors of their answers; an unknown price stays unknown."""
+    usd = asked.usd + due.usd if asked.usd is not None and due.usd is not None else None
+    has_interval = usd is not None and (asked.usd_low is not None or due.usd_low is not None)
+    return replace(
+        asked,
+        seconds=asked.seconds + due.seconds,
+        calls=(asked.calls or 0) + due.calls,
+        tokens=asked.tokens + due.tokens,
+        new=asked.new + due.calls,
+        usd=usd,
+        usd_low=sum(part.usd_low or part.usd or 0.0 for part in (asked, due)) if has_interval else None,
+        usd_high=sum(part.usd_high or part.usd or 0.0 for part in (asked, due)) if has_interval else None,
+    )
 
 
 def _composed(questioner: Questioner) -> StageOutlook:

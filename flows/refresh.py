@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from flows.build_profiles import build_profiles
 from flows.embed_profiles import embed_profiles
 from flows.embedding_sets import embedding_sets
-from flows.errors import UnknownStageError
+from flows.errors import SettingValueError, UnknownStageError
 from flows.evaluate_model import evaluate_model
 from flows.ingest_sources import ingest_sources
 from flows.model_choices import run_choices
 from flows.recommend import recommend
 from flows.settings import Settings
 from flows.stage import Stage, call
-from flows.steps import embed, evaluate, first_look, ingest, model_checks, profile, publish, report
+from flows.steps import augment, embed, evaluate, first_look, ingest, model_checks, profile, publish, report
+from flows.steps.aspects import has_language_model
 from flows.steps.recommend import recommend_items
 from flows.train_model import answers_for, train_all, train_model
 from flows.workspace import STAGES, Workspace
@@ -51,6 +52,20 @@ def refresh_until(last: str, settings: Settings, workspace: Workspace, stage: St
     if last not in _UNTIL:
         raise UnknownStageError(last, STAGES)
     snapshot = _UNTIL[last](settings, workspace, stage)
+    return stage(publish.publish, workspace, snapshot, settings)
+
+
+def answer_again(settings: Settings, workspace: Workspace, aspects: Sequence[str], stage: Stage = call) -> str:
+    """Id of the published snapshot of a run that ends with the questions of these aspects.
+
+    Raises:
+        SettingValueError: the engine is none that can be asked.
+    """
+    if not has_language_model(settings):
+        problem = f"it asks no language model; name the engine whose answers to {', '.join(aspects)} were put aside"
+        raise SettingValueError("profiles.engine.name", "attributes", problem)
+    snapshot = embed_profiles(settings, workspace, stage)
+    snapshot = stage(augment.augment, workspace, snapshot, settings, aspects)
     return stage(publish.publish, workspace, snapshot, settings)
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flows.errors import InterruptedRunError
 from flows.progress import Progress, SilentProgress
@@ -22,7 +22,20 @@ from flows.settings import Settings
 if TYPE_CHECKING:
     from warehouse import Snapshot, SnapshotBuilder, Warehouse
 
+PROFILE = "profile"
 STAGES = ("ingest", "profile", "embed", "augment", "train", "evaluate", "recommend", "report")
+
+
+class AskedRow(NamedTuple):
+    """A row in quarantine that a language model was asked for.
+
+    Attributes:
+        asked: PROFILE, or the aspect.
+    """
+
+    asked: str
+    kind: str
+    entity_id: str
 
 
 @dataclass
@@ -92,8 +105,8 @@ class Workspace:
     """One run's place of work. Writing needs the lock, which `opened` holds.
 
     Args:
-        again: (kind, id) of rows in quarantine that are asked for another reply.
-        accepting: (kind, id) of rows in quarantine whose best text is taken as it is.
+        again: rows in quarantine that are asked for another reply.
+        accepting: rows in quarantine whose best text is taken as it is.
     """
 
     warehouse: Warehouse
@@ -104,14 +117,18 @@ class Workspace:
     threads: int | None = None
     retry: bool = False
     repay: bool = False
-    again: frozenset[tuple[str, str]] = frozenset()
-    accepting: frozenset[tuple[str, str]] = frozenset()
+    again: frozenset[AskedRow] = frozenset()
+    accepting: frozenset[AskedRow] = frozenset()
     run_id: str = field(default_factory=lambda: new_run_id())
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     started: float = field(default_factory=time.monotonic)
     tally: Tally = field(default_factory=Tally)
     guarded: set[str] = field(default_factory=set)
     published_before: str | None = None
+
+    def decides(self, *asked: str) -> bool:
+        """Whether this run was told what to do about rows in quarantine of these questions."""
+        return any(row.asked in asked for row in self.again | self.accepting)
 
     def found(self, stage: str, key: str) -> str | None:
         """Id of the newest snapshot in which the stage was done under this very key; counted as kept."""

@@ -25,7 +25,7 @@ from prompts.loader import AttributeField, Limits, Prompt, known_prompts, load_p
 from prompts.privacy import Pii, redact
 from prompts.rendering import Message, Rendered, render, rendered_data
 from prompts.replies import RULES, Reply, parse_reply
-from prompts.salvage import best_text
+from prompts.salvage import best_choice, best_text
 
 __all__ = [
     "ASPECTS",
@@ -50,6 +50,7 @@ __all__ = [
     "ReviewEntry",
     "UnknownAttributeError",
     "UnknownPromptError",
+    "best_choice",
     "best_text",
     "check_attributes",
     "corrected",

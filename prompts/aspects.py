@@ -8,7 +8,13 @@ from pathlib import Path
 from prompts.errors import PromptFileError, UnknownPromptError
 from prompts.loader import SHIPPED, Kind, Prompt, parse_prompt, read_prompt_file
 
-ASPECTS: dict[str, Kind] = {"choice": "user", "preference": "user", "factual": "item"}
+ASPECTS: dict[str, Kind] = {
+    "choice": "user",
+    "facts": "user",
+    "missing": "item",
+    "preference": "user",
+    "factual": "item",
+}
 """Aspect -> whom it is asked of."""
 
 _ANY_DOMAIN = "generic"

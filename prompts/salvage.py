@@ -1,4 +1,4 @@
-"""The best text in a reply that was not accepted, for a person who decides to take it."""
+"""The best text or choice in a reply that was not accepted, for a person who decides to take it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,25 @@ def best_text(text: str, prompt: Prompt) -> str | None:
     if document is None:
         found = text if "{" not in text else ""
     else:
-        parts = (document.get(name) for name in shapes)
-        found = " ".join(", ".join(map(str, part)) if isinstance(part, list) else str(part or "") for part in parts)
+        found = " ".join(_labelled(document.get(name), shape.label) for name, shape in shapes.items())
     limit = sum(shape.max_chars * (shape.max_items or 1) for shape in shapes.values())
     short, _ = shorten(clean(found), limit)
     return short if any(char.isalpha() for char in short) else None
+
+
+def best_choice(text: str, prompt: Prompt) -> dict[str, str] | None:
+    """What a reply chose, for every field that has choices; None where one of them is not among those offered."""
+    document = _loosely(text, prompt) or {}
+    shapes = {name: shape for name, shape in prompt.reply.items() if shape.choices}
+    chosen = {name: str(document.get(name)).strip() for name in shapes}
+    offered = all(chosen[name] in shape.choices for name, shape in shapes.items())
+    distinct = all(chosen[name] != chosen.get(shape.unlike or "") for name, shape in shapes.items())
+    return chosen if offered and distinct else None
+
+
+def _labelled(value: Any, label: str) -> str:
+    said = ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
+    return f"{label}: {said}" if label and said else said
 
 
 def _loosely(text: str, prompt: Prompt) -> Mapping[str, Any] | None:

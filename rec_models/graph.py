@@ -273,6 +273,15 @@ class EmbeddedGraph(GraphRecommender):
         """Final vectors on the whole graph."""
         return self.smooth(self.first_layer())
 
+    def loss(self, batch: PairBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
+        """BPR and the penalty."""
+        users, items = self.smooth(self.first_layer(), rng)
+        negatives = batch.negatives(rng).squeeze(1)
+        return {
+            "ranking": ranking_loss(users[batch.users], items[batch.items], items[negatives]),
+            "penalty": self.config.l2_weight * self.squares(),
+        }
+
 
 def ranking_loss(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
     """() mean BPR over (pairs, width) vectors of users, of items they took and of items they did not."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rec_models.errors import MissingSemanticMatrixError
 from rec_models.interactions import InteractionMatrix
@@ -83,6 +83,27 @@ def language_of(
         if name not in inputs.semantic:
             raise MissingSemanticMatrixError(model, name, sorted(inputs.semantic))
     return under_control(inputs.semantic[items], inputs.semantic[users], language, inputs)
+
+
+def own_names(inputs: ModelInputs, own: Mapping[str, str]) -> dict[str, str]:
+    """`user` and `item` -> name of the matrix to read: a model's own where the bundle has it, else the profiles.
+
+    Args:
+        own: `user` and `item` -> name of the texts that the model asks a language model for.
+    """
+    return {side: name if name in inputs.semantic else f"{side}s" for side, name in own.items()}
+
+
+def whose_texts(names: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """Name of each of a model's own texts -> whether `own_names` found it, in the words of its provenance."""
+    return {name: "its own" if names[side] == name else "profiles" for side, name in own.items()}
+
+
+def keep_texts(module: nn.Module, texts: Mapping[str, SemanticMatrix]) -> None:
+    """Buffers `<side>_vectors` (n, dim) float32 and `<side>_present` (n,) bool of each; no part of a checkpoint."""
+    for side, matrix in texts.items():
+        module.register_buffer(f"{side}_vectors", matrix.vectors.float(), persistent=False)
+        module.register_buffer(f"{side}_present", matrix.present, persistent=False)
 
 
 def under_control(

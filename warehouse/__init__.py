@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from warehouse.catalogue import Catalogue
     from warehouse.commits import SnapshotBuilder
     from warehouse.door import Door, check_door
-    from warehouse.entities import pack_entities, unpack_attributes
+    from warehouse.entities import attribute_text, pack_entities, unpack_attributes
     from warehouse.errors import (
         AlreadyAnsweredError,
         CorruptFileError,
@@ -176,6 +176,7 @@ __all__ = [
     "arrow_rows",
     "arrow_table",
     "atomic_write",
+    "attribute_text",
     "canonical_json",
     "check_door",
     "content_key",
@@ -204,7 +205,7 @@ _HOMES = {
     "catalogue": ("Catalogue",),
     "commits": ("SnapshotBuilder",),
     "door": ("Door", "check_door"),
-    "entities": ("pack_entities", "unpack_attributes"),
+    "entities": ("attribute_text", "pack_entities", "unpack_attributes"),
     "forget": ("Removal", "Tombstones", "forget_user"),
     "fragments": ("Fragment", "write_parquet"),
     "ledger": ("Committed", "Ledger", "Spent", "UncertainCost"),

@@ -49,6 +49,13 @@ def unpack_attributes(packed: pa.Table) -> list[dict[str, Any]]:
     return [json.loads(text) for text in packed["attributes"].to_pylist()]
 
 
+def attribute_text(value: Any) -> str:
+    """An attribute as the text that is embedded of it: the parts of a list joined by commas; "" where there is none."""
+    if isinstance(value, list):
+        return ", ".join(text for part in value if (text := attribute_text(part)))
+    return "" if value is None else str(value).strip()
+
+
 def clean_text(text: str) -> str:
     """The text in NFC without control characters; line breaks and tabs stay, lone surrogates do not."""
     if text.isascii() and text.isprintable():

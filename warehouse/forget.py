@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from warehouse.entities import attribute_text, unpack_attributes
 from warehouse.errors import UnknownUserError
 from warehouse.storage import atomic_write
 
@@ -175,6 +176,10 @@ def _texts_that_stay(snapshot: "Snapshot | None") -> set[str]:
         return set()
     texts = snapshot.read("profiles", ["profile"])["profile"].to_pylist()
     texts += snapshot.read("augmentations", ["text"])["text"].to_pylist()
+    # sets of vectors of columns: their tables have the hash of several texts, the ledger that of each
+    for kind in ("items", "users"):
+        for attributes in unpack_attributes(snapshot.read(kind, ["attributes"])):
+            texts += map(attribute_text, attributes.values())
     staying = {hashlib.sha256(text.encode()).hexdigest() for text in texts if text}
     for name in snapshot.tables:
         if name.startswith("embeddings_"):

@@ -30,6 +30,7 @@ from warehouse.storage import atomic_write, canonical_json, created, file_name, 
 # above this share of changed rows the matrix is written whole again
 _MOST_PATCHED = 0.1
 _BLOCK_BYTES = 1 << 24
+_SIDECAR = {"base": str, "files": dict, "family": str, "dtype": str, "missing": int, "snapshot": str}
 
 
 @dataclass(frozen=True)
@@ -106,21 +107,30 @@ class MatrixStore:
                 self._check_file(self._folder / name, seen, trust_notes=False)
             yield stem, sum(seen["bytes"] for seen in entry["files"].values())
 
-    def collect(self, kept: Collection[str]) -> int:
-        """Bytes freed: matrices no kept snapshot asked for last, unless another is a patch of them."""
-        entries = {stem: self._read_entry(stem) for stem in self._stems()}
-        needed = {entry["base"] for entry in entries.values() if entry["snapshot"] in kept}
-        freed = 0
-        for stem, entry in entries.items():
-            if entry["snapshot"] in kept or stem in needed:
-                continue
-            freed += sum(seen["bytes"] for seen in entry["files"].values())
-            self._remove(stem)
-        return freed
+    def collect(self, kept: Collection[str]) -> tuple[int, tuple[str, ...]]:
+        """Bytes freed, and names of the rotten: matrices no kept snapshot asked for last, unless another is a patch of
+        them, and those whose sidecar describes none. They are derived, and made again when somebody asks.
+        """
+        entries: dict[str, dict[str, Any]] = {}
+        rotten = []
+        for stem in self._stems():
+            try:
+                entries[stem] = self._read_entry(stem)
+            except CorruptFileError:
+                rotten.append(stem)
+        asked = [stem for stem, entry in entries.items() if entry["snapshot"] in kept]
+        needed = {*asked, *(entries[stem]["base"] for stem in asked)}
+        freed = sum(self._remove(stem) for stem in [*rotten, *entries] if stem not in needed or stem in rotten)
+        return freed, tuple(rotten)
 
-    def _remove(self, stem: str) -> None:
+    def _remove(self, stem: str) -> int:
+        """How many bytes a matrix took that is gone now; its sidecar, which says that it is whole, goes first."""
+        freed = 0
         for ending in ("json", "npy", "mask.npy", "rows.npy", "patch.npz"):
-            (self._folder / f"{stem}.{ending}").unlink(missing_ok=True)
+            path = self._folder / f"{stem}.{ending}"
+            freed += path.stat().st_size if path.is_file() else 0
+            path.unlink(missing_ok=True)
+        return freed
 
     def _build(self, stem: str, snapshot: Snapshot, spec: MatrixSpec) -> dict[str, Any]:
         table = TableRows(snapshot, spec)
@@ -233,9 +243,10 @@ class MatrixStore:
         path = self._folder / f"{stem}.json"
         try:
             entry = json.loads(path.read_bytes())
-            if not {"base", "files", "family", "dtype", "missing", "snapshot"} <= entry.keys():
-                raise KeyError("a field is missing")
-        except (ValueError, KeyError, AttributeError) as error:
+            for name, kind in _SIDECAR.items():
+                if not isinstance(entry[name], kind):
+                    raise TypeError(f"`{name}` is a {type(entry[name]).__name__}")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise CorruptFileError(str(path), f"it describes no matrix ({error})") from error
         return entry
 

@@ -41,11 +41,17 @@ _DAY_S = 86_400.0
 
 @dataclass(frozen=True)
 class GcSummary:
-    """What was collected: how many snapshots and fragments, how many bytes they took."""
+    """What was collected: how many snapshots and fragments, how many bytes they took.
+
+    Args:
+        rotten: names of semantic matrices whose sidecar could not be read, collected although they may be needed: they
+            are derived, and the next run that needs one builds it again.
+    """
 
     snapshots: int
     fragments: int
     freed_bytes: int
+    rotten: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -219,10 +225,10 @@ class Warehouse:
                 gone += 1
         sweep(self.root, {snapshot.id for snapshot in kept})
         fragments, freed = self._remove_unnamed({f.path for s in kept for table in s.tables.values() for f in table})
-        freed += self._matrices().collect({snapshot.id for snapshot in kept})
+        of_matrices, rotten = self._matrices().collect({snapshot.id for snapshot in kept})
         # shards of a run that was stopped and may never go on, and counted words: texts make them again
-        freed += self._remove_folder(FOLDER) + self._remove_folder("words")
-        return GcSummary(gone, fragments, freed)
+        freed += of_matrices + self._remove_folder(FOLDER) + self._remove_folder("words")
+        return GcSummary(gone, fragments, freed, rotten)
 
     def refuse_readers(self) -> None:
         """Raises PinnedError while any process reads any version."""

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flows.caution import clean
 from flows.errors import NothingToAcceptError, StoppedProfilesError
 from flows.settings import ProfileSettings
 from flows.steps.questions import Question, Questions
-from flows.workspace import Workspace
+from flows.workspace import PROFILE, AskedRow, Workspace
 
 if TYPE_CHECKING:
     from prompts import Prompt
@@ -74,13 +74,28 @@ class Failure:
         return f"{self.details[-1]} (asked {len(self.codes)} times, first {first})".strip()
 
 
+class Taken(NamedTuple):
+    """What is taken of a reply.
+
+    Attributes:
+        key: of the request it answers; None where an engine asked nobody.
+        fields: all its parts, where rows are made of them.
+    """
+
+    text: str
+    reasoning: str | None
+    key: str | None
+    model: str
+    fields: Mapping[str, Any] | None = None
+
+
 @dataclass
 class Asking:
     """One stage's questions: where they go, how replies are judged, what was decided before.
 
     Args:
         decided: (kind, id, request key) → the profile a person accepted.
-        what: is asked for, in progress lines.
+        what: is asked for: PROFILE or an aspect.
     """
 
     workspace: Workspace
@@ -90,7 +105,12 @@ class Asking:
     engine: Engine
     journal: Journal
     decided: Mapping[tuple[str, str, str], str]
-    what: str = "profile"
+    what: str = PROFILE
+
+    @property
+    def aspect(self) -> str | None:
+        """As tables name it."""
+        return None if self.what == PROFILE else self.what
 
     def ask_all(self, questioner: Questions, kind: str) -> list[str]:
         """A row for every question of a kind; returns the ids that have no text of their own."""
@@ -153,7 +173,8 @@ class Asking:
                 request = replace(failure.question.request, attempt_class=f"retry-{number}")
                 if self.journal.answered(request.key) is not None:
                     return request
-                wanted = _name(failure) in self.workspace.again and failure.answered and id(failure) not in asked_now
+                named = self._row(failure) in self.workspace.again
+                wanted = named and failure.answered and id(failure) not in asked_now
                 if wanted:
                     asked_now.add(id(failure))
                 return request if wanted else None
@@ -211,7 +232,7 @@ class Asking:
         if completion.text is None:
             return failure.add(completion.error_code or "no_reply", completion.detail, None, answered)
         if completion.verbatim:
-            self._keep(question, completion.text, None, None, request.model)
+            self._keep(question, Taken(completion.text, None, None, request.model))
             return None
         rendered = question.rendered
         try:
@@ -219,7 +240,8 @@ class Asking:
         except ReplyError as error:
             return failure.add(error.code, error.detail, completion.text, answered=True)
         self.rows.repaired += reply.repaired
-        self._keep(question, reply.profile, reply.reasoning, request.key, self._named(completion), reply.fields)
+        taken = Taken(reply.profile, reply.reasoning, request.key, self._named(completion), reply.fields)
+        self._keep(question, taken)
         return None
 
     def _named(self, completion: Completion) -> str:
@@ -234,50 +256,40 @@ class Asking:
             self.workspace.progress.note(f"a reply comes from the model `{shown}`, not from `{asked}`, which was asked")
         return name
 
-    def _keep(
-        self,
-        question: Question,
-        profile: str,
-        reasoning: str | None,
-        key: str | None,
-        model: str,
-        fields: Mapping[str, Any] | None = None,
-    ) -> None:
+    def _keep(self, question: Question, taken: Taken) -> None:
         request, evidence = question.request, question.evidence
         row = profile_row(
-            question.rendered.prompt, request.kind, request.entity_id, profile, list(evidence.pairs), evidence.hash
+            question.rendered.prompt, request.kind, request.entity_id, taken.text, list(evidence.pairs), evidence.hash
         )
-        filled = {"reasoning": reasoning, "model": model, "request_key": key}
+        filled = {"reasoning": taken.reasoning, "model": taken.model, "request_key": taken.key}
         self.rows.profiles.append(row | filled | {"source": self.engine_settings.source})
 
     def _settle(self, failures: Iterable[Failure]) -> None:
         """What stays failed: accepted by a decision of then or now, else put aside."""
         for failure in failures:
-            request = failure.question.request
-            kind, entity_id = _name(failure)
-            profile = self.decided.get((kind, entity_id, request.key))
-            if profile is None and (kind, entity_id) in self.workspace.accepting:
+            request, row = failure.question.request, self._row(failure)
+            profile = self.decided.get((row.kind, row.entity_id, request.key))
+            if profile is None and row in self.workspace.accepting:
                 profile = self._decide(failure)
             if profile is not None:
                 self.rows.accepted += 1
-                self._keep(failure.question, profile, None, request.key, request.model)
+                taken = Taken(profile, None, request.key, request.model, self._fields(profile))
+                self._keep(failure.question, taken)
                 continue
-            aside = {"kind": kind, "entity_id": entity_id, "code": failure.codes[-1], "detail": failure.sentence()}
-            self.rows.quarantine.append(aside)
+            aside = {"kind": row.kind, "entity_id": row.entity_id, "aspect": self.aspect}
+            self.rows.quarantine.append(aside | {"code": failure.codes[-1], "detail": failure.sentence()})
             self.rows.without_reply += not failure.answered
 
     def _decide(self, failure: Failure) -> str:
-        from prompts import best_text
-
-        kind, entity_id = _name(failure)
-        prompt = failure.question.rendered.prompt
-        texts = [found for text in reversed(failure.texts) if (found := best_text(text, prompt))]
+        row, prompt = self._row(failure), failure.question.rendered.prompt
+        texts = [found for text in reversed(failure.texts) if (found := self._best(text, prompt))]
         if not texts:
-            raise NothingToAcceptError(kind, entity_id, failure.codes[-1], len(failure.texts))
+            raise NothingToAcceptError(row.kind, row.entity_id, failure.codes[-1], len(failure.texts))
         self.rows.decisions.append(
             {
-                "kind": kind,
-                "entity_id": entity_id,
+                "kind": row.kind,
+                "entity_id": row.entity_id,
+                "aspect": self.aspect,
                 "request_key": failure.question.request.key,
                 "code": failure.codes[-1],
                 "profile": texts[0],
@@ -286,6 +298,20 @@ class Asking:
             }
         )
         return texts[0]
+
+    def _best(self, text: str, prompt: Prompt) -> str | None:
+        """What a person who accepts a faulty reply takes of it."""
+        from prompts import best_text
+
+        return best_text(text, prompt)
+
+    def _fields(self, accepted: str) -> Mapping[str, Any] | None:
+        """The fields of a reply that a person accepted, where rows are made of them."""
+        return None
+
+    def _row(self, failure: Failure) -> AskedRow:
+        request = failure.question.request
+        return AskedRow(self.what, request.kind, request.entity_id)
 
     def _count(self, completion: Completion, answered: bool) -> None:
         if completion.verbatim or completion.error_code == "no_text":
@@ -331,7 +357,3 @@ def profile_row(
         "request_key": None,
         "snapshot": None,
     }
-
-
-def _name(failure: Failure) -> tuple[str, str]:
-    return failure.question.request.kind, failure.question.request.entity_id

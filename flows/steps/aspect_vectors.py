@@ -78,9 +78,8 @@ def embed_texts(
     builder.default_embeddings(upstream.default_embeddings)  # the last table written would be it
     for row in (told[place] for place in np.flatnonzero(~known)):
         code, detail = why[row["text"]]
-        made.aside.append(
-            {"kind": row["kind"], "entity_id": row["entity_id"], "code": code, "detail": f"{row['aspect']}: {detail}"}
-        )
+        names = {name: row[name] for name in ("kind", "entity_id", "aspect")}
+        made.aside.append({**names, "code": code, "detail": detail})
     return made
 
 

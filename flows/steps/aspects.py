@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from providers import EngineConfig
 
 # What each model reads of it, by catalogue name; a choice becomes edges, everything else texts that are embedded.
-READS: dict[str, tuple[str, ...]] = {"llmrec": ("choice",), "kar": ("preference", "factual")}
+READS: dict[str, tuple[str, ...]] = {
+    "llmrec": ("choice", "facts", "missing"),
+    "kar": ("preference", "factual"),
+}
 CHOICE = "choice"
 CANDIDATES = 10
 
@@ -29,9 +32,14 @@ def aspects_of(name: str) -> tuple[str, ...]:
     return READS.get(name, ())
 
 
+def has_language_model(settings: Settings) -> bool:
+    """Whether the engine is one that can be asked anything."""
+    return settings.profiles.engine.get("name") != "attributes"
+
+
 def aspects_to_ask(choices: Iterable[ModelChoice], settings: Settings) -> tuple[str, ...]:
     """What the models of a command are to be asked for: nothing where no language model is configured."""
-    if settings.profiles.engine.get("name") == "attributes":
+    if not has_language_model(settings):
         return ()
     wanted = {aspect for choice in choices for aspect in aspects_of(choice.name)}
     return tuple(sorted(wanted))

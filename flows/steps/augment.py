@@ -5,19 +5,20 @@ The questions go where those of the profiles went: the same engine, ledger, caps
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flows.settings import ProfileSettings, Settings, digest
-from flows.steps.answers import Asking, ProfileRows
+from flows.steps.answers import Asking, ProfileRows, Taken
 from flows.steps.aspect_vectors import embed_texts, refuse_taken_names
-from flows.steps.aspects import AspectQuestioner, load_aspects, questioners
+from flows.steps.aspects import CHOICE, AspectQuestioner, load_aspects, questioners
 from flows.steps.evidence import load_prompts, profiles_of_items, training_world
 from flows.steps.ingest import stamp
-from flows.steps.profile import known_prompts, refuse_above_limit, require_room
+from flows.steps.profile import decided, known_prompts, refuse_above_limit, require_room
 from flows.steps.questions import Question
 from flows.steps.rows import records, sequence_hash, strings
 from flows.workspace import Workspace
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from providers import Engine, EngineConfig, Journal
     from warehouse import Snapshot
 
-VERSION = 1
+VERSION = 2
 STAGE = "augment"
 
 
@@ -38,37 +39,40 @@ class AspectAsking(Asking):
     questioner: AspectQuestioner | None = None
     kept: list[dict[str, Any]] = field(default_factory=list)
 
-    def _keep(
-        self,
-        question: Question,
-        profile: str,
-        reasoning: str | None,
-        key: str | None,
-        model: str,
-        fields: Mapping[str, Any] | None = None,
-    ) -> None:
+    def _keep(self, question: Question, taken: Taken) -> None:
         asker, request, prompt = self.questioner, question.request, question.rendered.prompt
         assert asker is not None
-        shown, chosen = question.evidence, fields or {}
+        shown, chosen = question.evidence, taken.fields or {}
         offered = asker.candidates.get(request.entity_id, []) if shown.candidates else []
         self.kept.append(
             {
                 "kind": request.kind,
                 "entity_id": request.entity_id,
                 "aspect": asker.aspect,
-                "text": None if offered else profile,
+                "text": None if offered else taken.text,
                 **{name: offered[int(chosen[name]) - 1] for name in ("liked", "refused") if offered and name in chosen},
                 "candidates": offered,
-                "reasoning": reasoning,
+                "reasoning": taken.reasoning,
                 "source": self.engine_settings.source,
-                "model": model,
+                "model": taken.model,
                 "prompt_id": prompt.id,
                 "prompt_version": prompt.version,
                 "evidence_hash": shown.hash,
                 "evidence": list(shown.pairs),
-                "request_key": key,
+                "request_key": taken.key,
             }
         )
+
+    def _best(self, text: str, prompt: Prompt) -> str | None:
+        from prompts import best_choice
+
+        if self.what != CHOICE:
+            return super()._best(text, prompt)
+        chosen = best_choice(text, prompt)
+        return json.dumps(chosen) if chosen else None
+
+    def _fields(self, accepted: str) -> Mapping[str, Any] | None:
+        return json.loads(accepted) if self.what == CHOICE else None
 
 
 def augment(workspace: Workspace, snapshot_id: str, settings: Settings, aspects: Sequence[str]) -> str:
@@ -87,7 +91,7 @@ def augment(workspace: Workspace, snapshot_id: str, settings: Settings, aspects:
     prompts = load_aspects(aspects, pair, settings.profiles)
     refuse_taken_names(settings, prompts)
     key = augment_key(upstream, settings.profiles, engine_settings, prompts)
-    again = workspace.retry and _lacks_replies(workspace, key)
+    again = workspace.decides(*prompts) or (workspace.retry and _lacks_replies(workspace, key))
     if not again and (found := workspace.found(STAGE, key)):
         _refuse_stored(workspace.warehouse.snapshot(found), settings.profiles)
         return found
@@ -111,6 +115,8 @@ def augment(workspace: Workspace, snapshot_id: str, settings: Settings, aspects:
     aside = [{"stage": STAGE, "run_id": workspace.run_id, **row} for row in [*rows.quarantine, *made.aside]]
     stayed = [row for row in records(upstream.read("quarantine")) if row["stage"] != STAGE]
     builder.replace("quarantine", arrow_rows("quarantine", stayed + aside))
+    if rows.decisions:
+        builder.append("decisions", arrow_rows("decisions", rows.decisions))
     stamp(builder, STAGE, key, _summary(rows, kept, prompts, engine_settings) | made.said)
     return workspace.done(STAGE, workspace.commit(builder), started)
 
@@ -137,18 +143,11 @@ def answered(
     journal: Journal,
 ) -> tuple[ProfileRows, list[dict[str, Any]]]:
     """What was put aside and counted, and the rows that were kept, aspect after aspect."""
-    # decisions of a person are about profiles: who is accepted or asked again there is not meant here
-    place = replace(workspace, again=frozenset(), accepting=frozenset())
-    rows, kept = ProfileRows(), list[dict[str, Any]]()
+    rows, kept, accepted = ProfileRows(), list[dict[str, Any]](), decided(workspace)
     for asker in askers:
-        asking = AspectAsking(
-            place, rows, settings, engine_settings, engine, journal, {}, asker.aspect, questioner=asker, kept=kept
-        )
-        before = len(rows.quarantine)
-        silent = asking.ask_all(asker, asker.prompt.kind)
+        where = (workspace, rows, settings, engine_settings, engine, journal, accepted, asker.aspect)
+        silent = AspectAsking(*where, questioner=asker, kept=kept).ask_all(asker, asker.prompt.kind)
         rows.no_text[asker.aspect] += len(silent)
-        for row in rows.quarantine[before:]:
-            row["detail"] = f"{asker.aspect}: {row['detail']}"
     return rows, kept
 
 

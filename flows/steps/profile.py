@@ -24,7 +24,7 @@ from flows.steps.evidence import (
 from flows.steps.ingest import stamp
 from flows.steps.questions import Questioner
 from flows.steps.rows import records, sequence_hash, strings
-from flows.workspace import Workspace
+from flows.workspace import PROFILE, Workspace
 
 if TYPE_CHECKING:
     from prompts import Prompt
@@ -55,7 +55,7 @@ def build_profiles(workspace: Workspace, snapshot_id: str, settings: ProfileSett
     engine_settings = parse_engine(settings.engine)
     pair = load_prompts(settings)
     key = profile_key(upstream, settings, engine_settings, pair)
-    again = bool(workspace.again or workspace.accepting) or (workspace.retry and _may_be_asked_again(workspace, key))
+    again = workspace.decides(PROFILE) or (workspace.retry and _may_be_asked_again(workspace, key))
     if not again and (found := workspace.found("profile", key)):
         _refuse_stored(workspace.warehouse.snapshot(found), settings)
         return found

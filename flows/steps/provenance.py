@@ -31,7 +31,7 @@ def _profile_of(warehouse: Warehouse, snapshot: Snapshot, kind: str, entity_id: 
     return {
         **row,
         "quarantine": [{"code": fault["code"], "detail": fault["detail"]} for fault in aside],
-        "decisions": records(snapshot.read("decisions", filter_equal=same)),
+        "decisions": [row for row in records(snapshot.read("decisions", filter_equal=same)) if row["aspect"] is None],
         "evidence": _evidence(snapshot, kind, row["evidence"]),
         "history": history,
         "calls": calls,

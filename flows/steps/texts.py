@@ -104,20 +104,14 @@ def _sources(
     if PROFILE in found:
         found[PROFILE] = {entity_id: profile for of, entity_id, profile, _ in profiles if of == kind and profile}
     if columns := [name for name in names if name != PROFILE]:
-        from warehouse import unpack_attributes
+        from warehouse import attribute_text, unpack_attributes
 
         rows = snapshot.read(KINDS[kind], columns=[f"{kind}_id", "attributes"])
         for entity_id, attributes in zip(strings(rows, f"{kind}_id"), unpack_attributes(rows), strict=True):
             for name in columns:
-                if text := _as_text(attributes.get(name)):
+                if text := attribute_text(attributes.get(name)):
                     found[name][entity_id] = text
     return [found[name] for name in names]
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(text for part in value if (text := _as_text(part)))
-    return "" if value is None else str(value).strip()
 
 
 def _several(hashes: np.ndarray, starts: Sequence[int], pooling: str) -> np.ndarray:

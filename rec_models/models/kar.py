@@ -9,16 +9,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec_models.graph import EmbeddedGraph, GraphConfig, ranking_loss
-from rec_models.interactions import PairBatch
-from rec_models.semantic import Language, ModelInputs, SemanticMatrix, language_of
+from rec_models.semantic import ModelInputs, SemanticMatrix, language_of, own_names, whose_texts
+from rec_models.text_graph import TextGraph, TextGraphConfig
 
 SIDES = ("user", "item")
 # What KAR asks a language model for, under the names a bundle gives it; profiles stand in for what is not there.
 OWN_TEXTS = {"user": "users_preference", "item": "items_factual"}
 
 
-class KARConfig(GraphConfig):
+class KARConfig(TextGraphConfig):
     """Settings of KAR on LightGCN.
 
     Attributes:
@@ -26,22 +25,19 @@ class KARConfig(GraphConfig):
         own_experts: experts of each side.
         expert_hidden_dim: width of an expert's hidden layer.
         concat_at: features join the embeddings before the graph (`input`) or the final vectors after it (`output`).
-        language: `profiles`, or a control that carries no meaning: `shuffled` texts, `random` vectors.
     """
 
     paper: ClassVar[str] = "Xi et al., Towards Open-World Recommendation with Knowledge Augmentation (KAR), RecSys 2024"
-    reads_language: ClassVar[bool] = True
 
     name: Literal["kar"] = "kar"
     shared_experts: int = Field(default=2, ge=0)
     own_experts: int = Field(default=5, ge=1)
     expert_hidden_dim: int = Field(default=128, ge=1)
     concat_at: Literal["input", "output"] = "input"
-    language: Language = "profiles"
 
     def build(self, inputs: ModelInputs) -> KAR:
         """The untrained model."""
-        names = {side: own if own in inputs.semantic else f"{side}s" for side, own in OWN_TEXTS.items()}
+        names = own_names(inputs, OWN_TEXTS)
         items, users = language_of(self.name, inputs, self.language, items=names["item"], users=names["user"])
         return KAR(self, inputs, {"user": users, "item": items}, names)
 
@@ -90,7 +86,7 @@ class HybridExpertAdaptor(nn.Module):
         return (self.gate(side, text)[..., None] * said).sum(1)
 
 
-class KAR(EmbeddedGraph):
+class KAR(TextGraph):
     """KAR's adaptor in front of LightGCN.
 
     Source: KAR (Xi et al. 2024) for the adaptor; for its use here only a remark of RLMRec's authors: "the augmented
@@ -105,18 +101,15 @@ class KAR(EmbeddedGraph):
     def __init__(
         self, config: KARConfig, inputs: ModelInputs, texts: dict[str, SemanticMatrix], names: dict[str, str]
     ) -> None:
-        super().__init__(config, inputs.train)
+        super().__init__(config, inputs, texts)
         self.concat_at, self.names = config.concat_at, names
         self.adaptor = HybridExpertAdaptor(config, {side: matrix.dim for side, matrix in texts.items()})
-        for side, matrix in texts.items():
-            self.register_buffer(f"{side}_vectors", matrix.vectors.float(), persistent=False)
-            self.register_buffer(f"{side}_present", matrix.present, persistent=False)
         joins = SIDES if config.concat_at == "input" else ()
         self.joins = nn.ModuleDict({side: nn.Linear(2 * config.dim, config.dim) for side in joins})
 
     def provenance(self) -> dict[str, str]:
         """Which matrices stand for users' preferences and for factual knowledge of items."""
-        return {own: "its own" if self.names[side] == own else "profiles" for side, own in OWN_TEXTS.items()}
+        return whose_texts(self.names, OWN_TEXTS)
 
     def features(self, side: str) -> Tensor:
         """(n, dim) what the adaptor says of every user or item; zero where there is no text."""
@@ -137,12 +130,3 @@ class KAR(EmbeddedGraph):
         if self.concat_at == "input":
             return users, items
         return torch.cat([users, self.features("user")], 1), torch.cat([items, self.features("item")], 1)
-
-    def loss(self, batch: PairBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
-        """BPR and the penalty."""
-        users, items = self.smooth(self.first_layer(), rng)
-        negatives = batch.negatives(rng).squeeze(1)
-        return {
-            "ranking": ranking_loss(users[batch.users], items[batch.items], items[negatives]),
-            "penalty": self.config.l2_weight * self.squares(),
-        }

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
-
-from rec_models.graph import EmbeddedGraph, GraphConfig, ranking_loss
-from rec_models.interactions import PairBatch
+from rec_models.graph import EmbeddedGraph, GraphConfig
 from rec_models.semantic import ModelInputs
 
 
@@ -33,12 +29,3 @@ class LightGCN(EmbeddedGraph):
     paper has the batch's embeddings. Negatives are drawn anew for each batch, which is the code's one draw an epoch for
     each interaction. Users are scored from the graph the model was trained on, whatever history is fed later.
     """
-
-    def loss(self, batch: PairBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
-        """BPR and the penalty."""
-        users, items = self.smooth(self.first_layer(), rng)
-        negatives = batch.negatives(rng).squeeze(1)
-        return {
-            "ranking": ranking_loss(users[batch.users], items[batch.items], items[negatives]),
-            "penalty": self.config.l2_weight * self.squares(),
-        }

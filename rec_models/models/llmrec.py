@@ -1,7 +1,8 @@
-"""LLMRec: edges a language model chose, its profiles of users, and texts of items, beside embeddings on the graph."""
+"""LLMRec: edges a language model chose, and texts of users and items, beside embeddings on the graph."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
@@ -13,11 +14,22 @@ from rec_models.graph import GraphRecommender, scaled
 from rec_models.interactions import InteractionMatrix, PairBatch, ResidentInteractions
 from rec_models.losses import bpr, unit
 from rec_models.recommender import RecommenderConfig
-from rec_models.semantic import Language, ModelInputs, SemanticMatrix, language_of
+from rec_models.semantic import (
+    Language,
+    ModelInputs,
+    SemanticMatrix,
+    keep_texts,
+    language_of,
+    own_names,
+    whose_texts,
+)
 
 # Degree powers of a row and of a column; the code's flag says mean but divides by the root.
 NORMS = {"row_sqrt": (0.5, 0.0), "row_mean": (1.0, 0.0), "sym": (0.5, 0.5)}
 EDGES = "llmrec"
+# What LLMRec asks a language model for beside edges, under the names a bundle gives it; profiles stand in for what is
+# not there.
+OWN_TEXTS = {"user": "users_facts", "item": "items_missing"}
 _USERS_AT_ONCE = 256
 
 
@@ -28,11 +40,11 @@ class LLMRecConfig(RecommenderConfig):
         dim: width of embeddings and of mapped texts.
         layers: graph steps of the embeddings.
         norm: how interactions are scaled before a step.
-        profile_weight: of the users' profiles in the final vectors.
-        text_weight: of the items' texts.
+        profile_weight: of the facts about users in the final vectors.
+        text_weight: of the items' profiles.
         attribute_weight: of the items' attributes; 0 leaves that branch out.
-        profile_loss_weight: of ranking by profiles against attributes.
-        text_loss_weight: of ranking by texts.
+        profile_loss_weight: of ranking by facts about users against attributes of items.
+        text_loss_weight: of ranking by profiles of items.
         drop_share: share of a batch's terms that pruning leaves out.
         prune_keep: `large_loss` keeps the hardest terms, as the code does; `small_loss` drops what looks like noise, as
             the paper reads, and hardly learns: the terms it keeps are those with the least gradient.
@@ -69,12 +81,16 @@ class LLMRecConfig(RecommenderConfig):
     language: Language = "profiles"
 
     def build(self, inputs: ModelInputs) -> LLMRec:
-        """The untrained model, with the bundle's edges or surrogates for them."""
+        """The untrained model, with the bundle's edges and own texts, or surrogates for them."""
         items, users = language_of(self.name, inputs, self.language)
+        names = own_names(inputs, OWN_TEXTS)
+        attributes, facts = language_of(self.name, inputs, self.language, items=names["item"], users=names["user"])
         # in a control nothing may carry meaning, and a language model's choice does
         given = inputs.edges.get(EDGES) if self.language == "profiles" else None
         edges = surrogate_edges(inputs.train, items, users, self.candidates) if given is None else given
-        return LLMRec(self, inputs.train, items, users, edges, surrogate=given is None)
+        whose = {"edges": "surrogate edges, from embeddings" if given is None else "a language model's"}
+        texts = {"item": items, "user": facts} | ({} if attributes is items else {"attribute": attributes})
+        return LLMRec(self, inputs.train, texts, edges, whose | whose_texts(names, OWN_TEXTS))
 
 
 @torch.no_grad()
@@ -109,7 +125,7 @@ def surrogate_edges(train: InteractionMatrix, items: SemanticMatrix, users: Sema
 
 @dataclass(frozen=True)
 class Branches:
-    """Vectors of users and of items: the final ones and those of each kind of text."""
+    """Vectors of users and of items: the final ones and those of facts about users, of profiles of items, of facts."""
 
     final: tuple[Tensor, Tensor]
     profile: tuple[Tensor, Tensor]
@@ -123,9 +139,11 @@ class LLMRec(GraphRecommender):
     Source: LLMRec (Wei et al. 2024) and its code, which is followed where the two differ.
     Deviations: the penalty is on squares, where the code rewards large vectors (`regularizer`). Pruning keeps the terms
     of large loss, as the code does and against the paper's words (`prune_keep`). Validation selects, not test. The
-    item's text is its one attribute. No images, no masked features (their weight is 0 in the code), Adam without
-    decoupled decay. Nodes without text have a zero vector in that branch. Edges come from the bundle; without a
-    language model they are surrogates made from embeddings; `provenance` says so. The penalty's weight 1e-5 is ours.
+    item's profile is its text. Facts about users leave out who they are: no age, gender, country or language. Facts
+    about items (makers, kinds, themes, languages) are one text and so one attribute, where the code has a vector each.
+    No images, no masked features (their weight is 0 in the code), Adam without decoupled decay. Nodes without text have
+    a zero vector in that branch. Edges and facts come from the bundle; without a language model edges are surrogates
+    made from embeddings and profiles stand in for facts; `provenance` says so. The penalty's weight 1e-5 is ours.
     """
 
     item_vectors: Tensor
@@ -138,29 +156,26 @@ class LLMRec(GraphRecommender):
         self,
         config: LLMRecConfig,
         train: InteractionMatrix,
-        items: SemanticMatrix,
-        users: SemanticMatrix,
+        texts: Mapping[str, SemanticMatrix],
         edges: Tensor,
-        *,
-        surrogate: bool,
+        whose: dict[str, str],
     ) -> None:
         super().__init__(train, config.batch_pairs)
-        self.config, self.surrogate = config, surrogate
+        self.config, self.whose = config, whose
         row_power, column_power = NORMS[config.norm]
         self.to_users, self.to_items = scaled(train, row_power=row_power, column_power=column_power)
-        for side, matrix in (("item", items), ("user", users)):
-            self.register_buffer(f"{side}_vectors", matrix.vectors.float(), persistent=False)
-            self.register_buffer(f"{side}_present", matrix.present.float()[:, None], persistent=False)
+        keep_texts(self, texts)
+        self.attributes = "attribute" if "attribute" in texts else "item"
         self.register_buffer("edges", edges, persistent=False)
         self.user_table = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.n_users, config.dim)))
         self.item_table = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.n_items, config.dim)))
-        self.profile_map = nn.Linear(users.dim, config.dim)
-        self.text_map = nn.Linear(items.dim, config.dim)
-        self.attribute_map = nn.Linear(items.dim, config.dim) if config.attribute_weight else None
+        self.profile_map = nn.Linear(texts["user"].dim, config.dim)
+        self.text_map = nn.Linear(texts["item"].dim, config.dim)
+        self.attribute_map = nn.Linear(texts[self.attributes].dim, config.dim) if config.attribute_weight else None
 
     def provenance(self) -> dict[str, str]:
-        """Who chose the added edges."""
-        return {"edges": "surrogate edges, from embeddings" if self.surrogate else "a language model's"}
+        """Who chose the added edges, and which texts stand for facts about users and items."""
+        return self.whose
 
     def propagated(self) -> tuple[Tensor, Tensor]:
         """Embeddings, averaged over layers; items see the users of their own step, the last step ends in a softmax."""
@@ -174,6 +189,10 @@ class LLMRec(GraphRecommender):
             of_items.append(items)
         return torch.stack(of_users).mean(0), torch.stack(of_items).mean(0)
 
+    def mapped(self, layer: nn.Linear, texts: str) -> Tensor:
+        """(n, dim) texts through a layer; zero where there is none."""
+        return layer(self.get_buffer(f"{texts}_vectors")) * self.get_buffer(f"{texts}_present")[:, None]
+
     def spread(self, mapped: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of users from those of their items, and of items from those of their users."""
         users = self.to_users(mapped)
@@ -183,13 +202,13 @@ class LLMRec(GraphRecommender):
         """Everything a step or a ranking needs."""
         config = self.config
         users, items = self.propagated()
-        profile_items = self.to_items(self.profile_map(self.user_vectors) * self.user_present)
+        profile_items = self.to_items(self.mapped(self.profile_map, "user"))
         profile = self.to_users(profile_items), profile_items
-        text = self.spread(self.text_map(self.item_vectors) * self.item_present)
+        text = self.spread(self.mapped(self.text_map, "item"))
         attribute = None
         added = [(config.profile_weight, profile), (config.text_weight, text)]
         if self.attribute_map is not None:
-            attribute = self.spread(self.attribute_map(self.item_vectors) * self.item_present)
+            attribute = self.spread(self.mapped(self.attribute_map, self.attributes))
             added.append((config.attribute_weight, attribute))
         for weight, (of_users, of_items) in added:
             users, items = users + weight * unit(of_users), items + weight * unit(of_items)

@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from rec_models.blocks import leaky_mlp
-from rec_models.graph import EmbeddedGraph, GraphConfig, ranking_loss
+from rec_models.graph import ranking_loss
 from rec_models.interactions import PairBatch
 from rec_models.losses import info_nce
-from rec_models.semantic import Language, ModelInputs, SemanticMatrix, language_of
+from rec_models.semantic import ModelInputs, SemanticMatrix, language_of
+from rec_models.text_graph import RLMRecConfig, TextGraph
 
 
-class RLMRecGConfig(GraphConfig):
+class RLMRecGConfig(RLMRecConfig):
     """Settings of RLMRec-G; the defaults are those of its code on Amazon-Book.
 
     Attributes:
         reconstruction_weight: of telling the masked nodes' texts.
         mask_share: of all nodes, masked in a step; at least one is.
         temperature: of the softmax over the masked nodes' texts (τ).
-        hidden_dim: of the map to texts; null is half the sum of its two ends.
-        language: `profiles`, or a control that carries no meaning: `shuffled` texts, `random` vectors.
     """
-
-    paper: ClassVar[str] = "Ren et al., Representation Learning with Large Language Models (RLMRec), WWW 2024"
-    reads_language: ClassVar[bool] = True
 
     name: Literal["rlmrec_g"] = "rlmrec_g"
     layers: int = Field(default=2, ge=0)
-    l2_weight: float = Field(default=1e-7, ge=0)
     reconstruction_weight: float = Field(default=0.1, ge=0)
     mask_share: float = Field(default=0.15, ge=0, lt=1)
     temperature: float = Field(default=0.5, gt=0)
-    hidden_dim: int | None = Field(default=None, ge=1)
-    language: Language = "profiles"
 
     def build(self, inputs: ModelInputs) -> RLMRecG:
         """The untrained model."""
         return RLMRecG(self, inputs, *language_of(self.name, inputs, self.language))
 
 
-class RLMRecG(EmbeddedGraph):
+class RLMRecG(TextGraph):
     """RLMRec with generative alignment.
 
     Source: RLMRec (Ren et al. 2024), section 3.3, and its code ("gene"), which is followed where the two differ.
@@ -51,21 +44,17 @@ class RLMRecG(EmbeddedGraph):
     code adds 1e-8 twice. As in the code, the ranking loss is taken on the masked graph: there is no second, clean pass.
     """
 
-    item_vectors: Tensor
-    user_vectors: Tensor
     present: Tensor
 
     def __init__(
         self, config: RLMRecGConfig, inputs: ModelInputs, items: SemanticMatrix, users: SemanticMatrix
     ) -> None:
-        super().__init__(config, inputs.train)
+        super().__init__(config, inputs, {"item": items, "user": users})
         self.weight, self.temperature = config.reconstruction_weight, config.temperature
         self.n_masked = max(1, int(config.mask_share * (self.n_users + self.n_items)))
-        self.register_buffer("item_vectors", items.vectors.float(), persistent=False)
-        self.register_buffer("user_vectors", users.vectors.float(), persistent=False)
         self.register_buffer("present", torch.cat([users.present, items.present]), persistent=False)
         self.mask_token = nn.Parameter(torch.zeros(1, config.dim))
-        self.to_text = leaky_mlp(config.dim, config.hidden_dim or (items.dim + config.dim) // 2, items.dim, xavier=True)
+        self.to_text = leaky_mlp(config.dim, config.width_between(items.dim), items.dim, xavier=True)
 
     def loss(self, batch: PairBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
         """BPR on the masked graph, the masked texts, and the penalty."""

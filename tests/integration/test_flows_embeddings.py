@@ -258,3 +258,27 @@ def test_forgetting_a_user_takes_their_vector_and_keeps_the_paid_ones_of_everybo
         code, document, last = command(capsys, "embed", *with_users)
         assert (code, document["calls"], len(server.requests)) == (0, 0, n_calls), last
     assert "u3" not in {row["entity_id"] for row in rows_of(folder, "embeddings_test_embedder")}
+
+
+def test_forgetting_a_user_keeps_the_paid_vectors_of_columns_but_for_their_own(folder, capsys):
+    with counting_server(lambda n, asked: embedded(asked)) as (url, server):
+        write(folder, url)
+        users = [{"user_id": f"u{n}", "interests": ["reading at night", f"number {n}"]} for n in range(N_USERS)]
+        (folder / "users.jsonl").write_text("".join(json.dumps(row) + "\n" for row in users), encoding="utf-8")
+        columns = {"name": "openai", "model": "test-embedder", "base_url": url, "texts": ["title", "interests"]}
+        told = "\n".join(f"{name} = {json.dumps(value)}" for name, value in columns.items())
+        path = folder / "semalign.toml"
+        path.write_text(f"{path.read_text(encoding='utf-8')}[encoders.columns]\n{told}\n", encoding="utf-8")
+        with_users = ("--set", "source.users=users.jsonl")
+        assert command(capsys, "embed", *with_users)[0] == 0
+        sent, own = texts_sent(server), "reading at night, number 3"
+        assert {"Game number 7", own, "reading at night, number 4"} < set(sent) and len(sent) == len(set(sent))
+        raw = base64.b64encode(vector_of(own).astype("<f4").tobytes())
+        ledger = folder / "w" / "ledger.sqlite"
+        assert raw in ledger.read_bytes()
+        assert command(capsys, "forget-user", "u3", "--yes")[0] == 0
+        assert raw not in ledger.read_bytes()
+        n_calls = len(server.requests)
+        code, document, last = command(capsys, "embed", *with_users)
+        assert (code, document["calls"], len(server.requests)) == (0, 0, n_calls), last
+    assert {row["entity_id"] for row in rows_of(folder, "embeddings_columns")} >= {"u2", "u4", "i7"}

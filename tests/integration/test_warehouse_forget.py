@@ -194,5 +194,9 @@ def test_gc_through_the_command(folder, capsys):
     assert command(capsys, "run", "--until", "ingest")[0] == 0
     assert command(capsys, "run", "--until", "profile")[0] == 0
     code, summary, last = command(capsys, "gc", "--keep", "1", "--days", "0")
-    assert code == 0 and summary["snapshots"] >= 1 and "MB" in last
+    assert code == 0 and summary["snapshots"] >= 1 and "MB" in last and "warning" not in last
+    (folder / "w" / "matrices").mkdir(exist_ok=True)
+    (folder / "w" / "matrices" / "torn.json").write_text('{"base": "to', encoding="utf-8")
+    code, summary, last = command(capsys, "gc")
+    assert (code, summary["rotten"]) == (0, ["torn"]) and "1 semantic matrices" in last and "(torn)" in last
     assert command(capsys, "status")[0] == 0

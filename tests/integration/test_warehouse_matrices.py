@@ -230,6 +230,34 @@ def test_gc_removes_what_no_kept_snapshot_asked_for_but_no_base_of_a_patch(wareh
     np.testing.assert_array_equal(warehouse.matrix(newest, spec("k2")).open()[0], expected(texts(4)))
 
 
+@pytest.mark.parametrize(
+    "sidecar",
+    [b"", b"{}", b"\x00\xff", b"[]", b"null", b'{"base": "k0", "files": []', b"[" * 100_000, "unlike", "whole"],
+    ids=["empty", "no_fields", "no_text", "list", "null", "torn", "deep", "unlike", "whole"],
+)
+def test_gc_collects_a_matrix_whose_sidecar_has_rotted_names_it_and_it_is_built_again(warehouse, sidecar):
+    snapshot = commit(warehouse, texts())
+    for key in ("k0", "k1"):
+        warehouse.matrix(snapshot, spec(key, encoder_key=key))
+    path = warehouse.root / "matrices" / "k0.json"
+    if sidecar == "unlike":
+        path.write_text(path.read_text().replace('"files":{', '"files":7,"other":{'))
+    elif sidecar != "whole":
+        path.write_bytes(sidecar)
+    size = sum(file.stat().st_size for file in path.parent.glob("k0.*"))
+    with warehouse.lock():
+        summary = warehouse.gc(keep=1, min_age_s=0)
+    if sidecar == "whole":
+        assert summary.rotten == () and is_built(warehouse, "k0")
+    else:
+        assert summary.rotten == ("k0",) and summary.freed_bytes >= size - len("k0.lock")
+        assert {file.name for file in path.parent.glob("k0.*")} <= {"k0.lock"}
+    assert is_built(warehouse, "k1")
+    values, mask = warehouse.matrix(snapshot, spec("k0", encoder_key="k0")).open()
+    np.testing.assert_array_equal(values, expected(texts()))
+    assert mask.all()
+
+
 def test_processes_that_ask_at_once_build_it_once(warehouse):
     snapshot = commit(warehouse, texts())
     code = f"""

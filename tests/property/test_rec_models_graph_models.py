@@ -271,6 +271,46 @@ def test_llmrec_takes_edges_from_the_bundle_and_says_whose_they_are():
     assert set(liked[len(batch) :].tolist()) <= {6} and set(refused[len(batch) :].tolist()) <= {7}
 
 
+def test_llmrec_reads_facts_where_the_bundle_has_them_each_in_its_own_branch():
+    inputs, _ = world(12)
+    wide = {
+        "users_facts": SemanticMatrix(torch.randn(N_USERS, 5, generator=rng(1)), torch.arange(N_USERS) != 4),
+        "items_missing": SemanticMatrix(torch.randn(N_ITEMS, 3, generator=rng(2)), torch.arange(N_ITEMS) != 6),
+    }
+    told = {}
+    for names in ((), ("users_facts",), ("items_missing",), tuple(wide)):
+        own = {name: wide[name] for name in names}
+        told[names] = built(LLMRecConfig(dim=4), replace(inputs, semantic=inputs.semantic | own))
+        whose = {name: "its own" if name in names else "profiles" for name in wide}
+        assert told[names].provenance() == {"edges": "surrogate edges, from embeddings", **whose}
+    both = told[tuple(wide)]
+    assert (both.profile_map.in_features, both.text_map.in_features, both.attribute_map.in_features) == (5, DIM, 3)
+    of_users, of_items = both.mapped(both.profile_map, "user"), both.mapped(both.attribute_map, "attribute")
+    assert not of_users[4].any() and not of_items[6].any() and of_items[5].any()  # item 5 has facts, though no profile
+    # surrogate edges compare profiles, whatever else is there
+    assert all(torch.equal(model.edges, told[()].edges) for model in told.values())
+
+
+@QUICK
+@given(seeds)
+def test_facts_that_repeat_the_profiles_change_nothing(seed):
+    inputs, _ = world(seed)
+    copied = {"users_facts": inputs.semantic["users"], "items_missing": inputs.semantic["items"]}
+    plain = built(LLMRecConfig(dim=4), inputs)
+    with_facts = built(LLMRecConfig(dim=4), replace(inputs, semantic=inputs.semantic | copied))
+    for found, expected in zip(with_facts.vectors(), plain.vectors(), strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("language", ["shuffled", "random"])
+def test_a_control_takes_the_meaning_out_of_facts_as_well(language):
+    inputs, _ = world(13)
+    own = {"users_facts": inputs.semantic["users"], "items_missing": inputs.semantic["items"]}
+    model = built(LLMRecConfig(dim=4, language=language), replace(inputs, semantic=inputs.semantic | own))
+    assert not torch.equal(model.get_buffer("attribute_vectors"), inputs.semantic["items"].vectors)
+    assert not torch.equal(model.user_vectors, inputs.semantic["users"].vectors)
+
+
 def test_an_alpharec_user_begins_as_the_mean_text_of_their_items():
     inputs, taken = world(11)
     model = built(AlphaRecConfig(), inputs)

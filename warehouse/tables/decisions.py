@@ -1,4 +1,7 @@
-"""Profiles a person accepted although their replies were put aside: which text, of which request, and when."""
+"""Replies a person accepted although they were put aside: which text, of which request, and when.
+
+`profile` is the text; of a choice among candidates their numbers, as JSON. `aspect` names the question, null a profile.
+"""
 
 import pyarrow as pa
 
@@ -15,6 +18,7 @@ DECISIONS = Table(
             pa.field("profile", pa.string(), nullable=False),
             pa.field("decided_at", pa.timestamp("us", "UTC"), nullable=False),
             pa.field("run_id", pa.string()),
+            pa.field("aspect", pa.string()),
         ]
     ),
     history=True,

@@ -1,4 +1,4 @@
-"""Rows that were put aside: where, which, why, with their raw evidence as JSON."""
+"""Rows that were put aside: where, which, why; `aspect` names the question where it was not for a profile."""
 
 import pyarrow as pa
 
@@ -14,6 +14,7 @@ QUARANTINE = Table(
             pa.field("code", pa.string(), nullable=False),
             pa.field("detail", pa.string()),
             pa.field("run_id", pa.string()),
+            pa.field("aspect", pa.string()),
         ]
     ),
 )
