@@ -33,14 +33,15 @@ class SemanticSource:
     """Where one semantic matrix lies on disk.
 
     Attributes:
-        values: .npy of (n, dim) float32 or float16, or bfloat16 as its 16 bits.
-        mask: .npy of (n,) bool, true where the entity has text.
-        about: source of the profiles, encoder and whatever else a table must be able to name; `dtype` of the values.
+        values: .npy of (n, dim) float32 or float16, or bfloat16 as its 16 bits; None for users that are to be pooled.
+        mask: .npy of (n,) bool, true where the entity has text; None with `values`.
+        about: source of the profiles, encoder and whatever else a table must be able to name; `dtype` of the values;
+            `pooled_from` names the item matrix that users without a file are pooled from whenever the bundle is read.
         patch: .npz of `rows` and the `values` that replace those rows, or None.
     """
 
-    values: Path
-    mask: Path
+    values: Path | None
+    mask: Path | None
     about: Mapping[str, Any]
     patch: Path | None = None
 
@@ -136,13 +137,26 @@ class Bundle:
 
     def inputs(self) -> ModelInputs:
         """What the model may see. Semantic matrices are memory mapped: nothing is copied until a device asks for it."""
-        from rec_models.semantic import ModelInputs
+        from rec_models.semantic import ModelInputs, pooled_users
 
         train = self.part("train")
         expected = {"items": train.n_items, "users": train.n_users}
-        semantic = {name: self._semantic(name, about, expected) for name, about in self.config["semantic"].items()}
+        described = self.config["semantic"]
+        stored = {name: about for name, about in described.items() if "pooled_from" not in about}
+        semantic = {name: self._semantic(name, about, expected) for name, about in stored.items()}
+        for name in described.keys() - stored.keys():
+            semantic[name] = pooled_users(semantic[described[name]["pooled_from"]], train)
         edges = {name: self._edges(name, train) for name in self.config.get("edges", ())}
         return ModelInputs(train, semantic, self.config["seed"], self._item_clusters(train.n_items), edges)
+
+    def provenance(self) -> dict[str, str]:
+        """`vectors <modality>` -> who made them and how many items have none; of the modalities beside the profiles."""
+        told = {}
+        for name, about in self.config["semantic"].items():
+            if "modality" in about and name.startswith("items_"):
+                missing = f", {about['missing']:,} of {self.config['n_items']:,} items without" * bool(about["missing"])
+                told[f"vectors {about['modality']}"] = f"{about['source']}{missing}"
+        return told
 
     def _item_clusters(self, n_items: int) -> Tensor | None:
         import torch

@@ -18,10 +18,11 @@ from flows.steps.bundle import (
     entity_ids,
     inputs_key,
     interaction_parts,
-    semantic_sources,
+    modality_sources,
 )
 from flows.steps.clusters import item_clusters_of
-from flows.steps.guard import refuse_leaks, refuse_leaks_of_answers, refuse_thin_text
+from flows.steps.guard import refuse_leaks, refuse_leaks_of_answers, refuse_thin_vectors
+from flows.steps.modalities import content_keys, modalities_of, others_of, refuse_unknown_modalities
 from flows.steps.training_process import OnEvent, run_rec_models
 from flows.steps.verified import verified_metrics
 from flows.workspace import Workspace
@@ -110,7 +111,10 @@ def plan_key(snapshot: Snapshot, choices: Sequence[ModelChoice], settings: Setti
     upstream = snapshot.stages.get("embed", snapshot.stages["ingest"])["key"]
     # a stage under an unchanged key has other answers after a retry
     answers = [answered_aspects(snapshot, name) for name in sorted({choice.name for choice in choices})]
-    said = [found for found in answers if found]
+    said: list[Mapping[str, str | None]] = [found for found in answers if found]
+    # what was imported is part of no stage's key
+    if others := {name for choice in choices for name in others_of(choice.mapping)}:
+        said.append(content_keys(snapshot, sorted(others)))
     key = settings_key(choices, settings)
     return digest("train", VERSION, upstream, key, settings.profiles.min_coverage, *([said] if said else []))
 
@@ -152,7 +156,8 @@ def _planned(
     config = parse_config(choice.mapping)
     mapping = config.model_dump(mode="json")
     built_on = below.model_id if below is not None and clusters_of(mapping) > 1 else None
-    inputs = inputs_key(snapshot, config.reads_language, answered_aspects(snapshot, choice.name))
+    answers = answered_aspects(snapshot, choice.name)
+    inputs = inputs_key(snapshot, config.reads_language, answers, modalities_of(mapping))
     facts = [inputs, mapping, training, evaluation, seed]
     model_id = digest("model", VERSION, *facts, *([built_on] if built_on else []))[:16]
     named = (choice.label, choice.role, choice.name, seed, model_id, config.reads_language)
@@ -163,7 +168,11 @@ def check_models(workspace: Workspace, choices: Sequence[ModelChoice], settings:
     """Whether any of the models reads language; every setting of theirs validated before anything is paid for.
 
     Settings that a snapshot has seen through need no second look, and so no torch.
+
+    Raises:
+        UnknownModalityError: a model reads vectors that no set has.
     """
+    refuse_unknown_modalities(workspace, choices, settings)
     key = settings_key(choices, settings)
     for snapshot in workspace.warehouse.snapshots():
         said = snapshot.stages.get("train", {}).get("summary", {})
@@ -226,7 +235,7 @@ def train_model(
     final = warehouse.inside("models", model.model_id)
     snapshot = warehouse.snapshot(snapshot_id)
     if model.reads_language:  # today's limit, for a trained model too
-        refuse_thin_text(snapshot, model.label, profiles.min_coverage)
+        refuse_thin_vectors(snapshot, model.label, modalities_of(model.config), profiles.min_coverage)
     if is_trained(warehouse, model.model_id):
         return model.model_id
     snapshot = snapshot.doubting()
@@ -300,13 +309,12 @@ def _prepare_bundle(workspace: Workspace, snapshot: Snapshot, model: PlannedMode
 def _semantic(
     warehouse: Warehouse, snapshot: Snapshot, ids: Mapping[str, list[str]], model: PlannedModel
 ) -> dict[str, SemanticSource]:
-    """Profiles of items and users, and what the model asked for beside them."""
+    """The modalities that the model reads, and what it asked for beside them."""
     if not model.reads_language:
         return {}
-    dtype = model.training["semantic_dtype"]
-    return semantic_sources(warehouse, snapshot, ids, dtype) | aspect_sources(
-        warehouse, snapshot, ids, model.name, dtype
-    )
+    dtype, names = model.training["semantic_dtype"], modalities_of(model.config)
+    found = modality_sources(warehouse, snapshot, ids, names, dtype, model.label)
+    return found | aspect_sources(warehouse, snapshot, ids, model.name, dtype)
 
 
 def _follow(workspace: Workspace, model: PlannedModel, tells_test: bool) -> OnEvent:
