@@ -19,7 +19,7 @@ from flows.steps.evidence import (
     training_world,
     user_text_evidence,
 )
-from flows.steps.modalities import PROFILES, modality
+from flows.steps.modalities import PROFILES, modality, reads_profiles
 from flows.steps.rows import records, strings
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def _items_with_text(snapshot: Snapshot) -> int:
     if embed is None:
         return n_text
     n_vectors = embed["summary"]["items_with_vector"]
-    # a server may have refused some texts; vectors from files need none
-    return n_vectors if "source" in embed["summary"] else min(n_text, n_vectors)
+    # a server may have refused some profiles; vectors of other texts, or from files, need none
+    return min(n_text, n_vectors) if reads_profiles(embed["summary"]) else n_vectors
 
 
 def _parts(snapshot: Snapshot) -> dict[tuple[str, str], str]:

@@ -120,15 +120,20 @@ def content_keys(snapshot: Snapshot, names: Iterable[str]) -> dict[str, str | No
 
 def source_of_profiles(snapshot: Snapshot) -> str:
     """Who made what the default set holds, as tables name it; `none` where no stage did."""
-    profile = snapshot.stages.get("profile", {}).get("summary", {}).get("source", "none")
-    return snapshot.stages.get("embed", {}).get("summary", {}).get("source", profile)
+    if embed := snapshot.stages.get("embed"):
+        return _source_of(embed["summary"], snapshot)
+    return snapshot.stages.get("profile", {}).get("summary", {}).get("source", "none")
+
+
+def reads_profiles(said: PlainMapping) -> bool:
+    """Whether profiles are among the texts of a set, by its summary."""
+    return "source" not in said and PROFILE in said.get("texts", [PROFILE])
 
 
 def _source_of(said: PlainMapping, snapshot: Snapshot) -> str:
     """Who made the texts or the vectors of a set, by its summary."""
-    texts = said.get("texts", [PROFILE])
-    profile = snapshot.stages["profile"]["summary"]["source"] if PROFILE in texts else ""
-    columns = ", ".join(text for text in texts if text != PROFILE)
+    profile = snapshot.stages["profile"]["summary"]["source"] if reads_profiles(said) else ""
+    columns = ", ".join(text for text in said.get("texts", ()) if text != PROFILE)
     return said.get("source") or " + ".join(part for part in (profile, f"columns {columns}" * bool(columns)) if part)
 
 
