@@ -102,13 +102,18 @@ def write_bundle(
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its settings, and readers for the rest."""
+    """An opened bundle: its settings, and readers for the rest.
+
+    Attributes:
+        cache: where arrays are kept that follow from the bundle's content; None keeps none.
+    """
 
     directory: Path
     config: dict[str, Any]
+    cache: Path | None = None
 
     @classmethod
-    def open(cls, directory: Path) -> Bundle:
+    def open(cls, directory: Path, cache: Path | None = None) -> Bundle:
         """The bundle, every file of which was hashed against `sha256.json`.
 
         Raises:
@@ -125,7 +130,7 @@ class Bundle:
             got = sha256_of(path)
             if got != expected:
                 raise UntrustedBytesError(str(path), got, expected)
-        return cls(directory, json.loads((directory / "config.json").read_text("utf-8")))
+        return cls(directory, json.loads((directory / "config.json").read_text("utf-8")), cache)
 
     @property
     def checkpoint(self) -> Path:
@@ -137,6 +142,7 @@ class Bundle:
 
     def inputs(self) -> ModelInputs:
         """What the model may see. Semantic matrices are memory mapped: nothing is copied until a device asks for it."""
+        from rec_models.derived import DerivedArrays
         from rec_models.semantic import ModelInputs, pooled_users
 
         train = self.part("train")
@@ -147,7 +153,19 @@ class Bundle:
         for name in described.keys() - stored.keys():
             semantic[name] = pooled_users(semantic[described[name]["pooled_from"]], train)
         edges = {name: self._edges(name, train) for name in self.config.get("edges", ())}
-        return ModelInputs(train, semantic, self.config["seed"], self._item_clusters(train.n_items), edges)
+        derived = DerivedArrays(self.cache, self._contents() if self.cache else {})
+        return ModelInputs(train, semantic, self.config["seed"], self._item_clusters(train.n_items), edges, derived)
+
+    def _contents(self) -> dict[str, str]:
+        """`train` and every semantic matrix -> what its files were hashed to, and those of what it is pooled from."""
+        sums = json.loads((self.directory / "sha256.json").read_text("utf-8"))
+        of_train = [sums[name] for name in sorted(sums) if name.startswith("train.")]
+        contents = {"train": _joined_hash(of_train)}
+        for name, about in self.config["semantic"].items():
+            stem = f"semantic/{about.get('pooled_from', name)}."
+            files = [sums[path] for path in sorted(sums) if path.startswith(stem)]
+            contents[name] = _joined_hash([*files, about["dtype"], *(of_train if "pooled_from" in about else ())])
+        return contents
 
     def provenance(self) -> dict[str, str]:
         """`vectors <modality>` -> who made them and how many items have none; of the modalities beside the profiles."""
@@ -202,6 +220,10 @@ class Bundle:
         if dtype == "bfloat16":
             tensor = tensor.view(torch.bfloat16)
         return SemanticMatrix(tensor, torch.from_numpy(present), pooled=about.get("source") == "pooled")
+
+
+def _joined_hash(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def sha256_of(path: Path) -> str:

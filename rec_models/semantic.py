@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rec_models.derived import DerivedArrays
 from rec_models.errors import MissingSemanticMatrixError
 from rec_models.interactions import InteractionMatrix
 
@@ -43,6 +44,7 @@ class ModelInputs:
     Attributes:
         item_clusters: (n_items,) int64 cluster of each item, where somebody made clusters.
         edges: name -> (n_users, 2) int64, an item a language model chose for each user and one it refused; -1 is none.
+        derived: where graphs and the like are kept that only depend on the matrices above.
     """
 
     train: InteractionMatrix
@@ -50,6 +52,7 @@ class ModelInputs:
     seed: int
     item_clusters: Tensor | None = None
     edges: Mapping[str, Tensor] = field(default_factory=dict)
+    derived: DerivedArrays = field(default_factory=DerivedArrays)
 
     @property
     def n_users(self) -> int:

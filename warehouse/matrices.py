@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 import zlib
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -106,8 +107,10 @@ class MatrixStore:
                 self._check_file(self._folder / name, seen, trust_notes=False)
             yield stem, sum(seen["bytes"] for seen in entry["files"].values())
 
-    def collect(self, kept: Collection[str]) -> int:
-        """Bytes freed: matrices no kept snapshot asked for last, unless another is a patch of them."""
+    def collect(self, kept: Collection[str], min_age_s: float) -> int:
+        """Bytes freed: matrices no kept snapshot asked for last, unless another is a patch of them; arrays made of
+        matrices that nobody asked for in `min_age_s`.
+        """
         entries = {stem: self._read_entry(stem) for stem in self._stems()}
         needed = {entry["base"] for entry in entries.values() if entry["snapshot"] in kept}
         freed = 0
@@ -116,6 +119,11 @@ class MatrixStore:
                 continue
             freed += sum(seen["bytes"] for seen in entry["files"].values())
             self._remove(stem)
+        for path in (self._folder / "derived").glob("*"):
+            status = path.stat()
+            if time.time() - status.st_mtime >= min_age_s:
+                freed += status.st_size
+                path.unlink()
         return freed
 
     def _remove(self, stem: str) -> None:

@@ -219,7 +219,7 @@ class Warehouse:
                 gone += 1
         sweep(self.root, {snapshot.id for snapshot in kept})
         fragments, freed = self._remove_unnamed({f.path for s in kept for table in s.tables.values() for f in table})
-        freed += self._matrices().collect({snapshot.id for snapshot in kept}) + self._remove_shards()
+        freed += self._matrices().collect({snapshot.id for snapshot in kept}, min_age_s) + self._remove_shards()
         return GcSummary(gone, fragments, freed)
 
     def refuse_readers(self) -> None:

@@ -23,7 +23,7 @@ from flows.steps.bundle import (
 from flows.steps.clusters import item_clusters_of
 from flows.steps.guard import refuse_leaks, refuse_leaks_of_answers, refuse_thin_vectors
 from flows.steps.modalities import content_keys, modalities_of, others_of, refuse_unknown_modalities
-from flows.steps.training_process import OnEvent, run_rec_models
+from flows.steps.training_process import OnEvent, place_of_work, run_rec_models
 from flows.steps.verified import verified_metrics
 from flows.workspace import Workspace
 
@@ -243,9 +243,7 @@ def train_model(
         _check_language(workspace, snapshot, profiles)
     partial = warehouse.inside("models", f"{model.model_id}.partial")
     _prepare_bundle(workspace, snapshot, model, partial)
-    arguments = ["train", str(partial), "--device", workspace.device]
-    if workspace.threads:
-        arguments += ["--threads", str(workspace.threads)]
+    arguments = ["train", str(partial), *place_of_work(workspace)]
     run_rec_models(model.title(), arguments, partial / "train.log", _follow(workspace, model, tells_test))
     metrics = verified_metrics(partial, model.model_id)
     _describe(partial, snapshot, model, metrics)

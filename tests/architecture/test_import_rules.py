@@ -37,6 +37,7 @@ TRAINING_NEEDS = {"torch", "numpy", "scipy", "safetensors", "pydantic"}
 LAYERS = {  # inside rec_models, low to high; a module may import from its own layer or below
     "errors": 0,
     "memory": 0,
+    "derived": 0,
     "interactions": 0,
     "gaussians": 0,
     "matching": 1,

@@ -168,10 +168,15 @@ def test_only_models_that_read_a_modality_are_trained_again_when_its_vectors_cha
     before, after = ids_of(first), ids_of(second)
     assert second["trained"] == 1
     assert before[BOTH] != after[BOTH] and before["many_eyed"] == after["many_eyed"]
+    # what the models made of their vectors is kept, each under the vectors it was made of, until nobody wants it
+    derived = folder / "w" / "matrices" / "derived"
+    assert len(list(derived.glob("*.safetensors"))) == 3
     np.testing.assert_allclose(
         bundle(folder, second, BOTH).inputs().semantic["items_looks"].vectors.numpy(), LOOKS[::-1], atol=1e-6
     )
     assert second["metrics"][BOTH] != first["metrics"][BOTH]
+    command(capsys, "gc", "--days", "0")
+    assert not list(derived.iterdir())
 
 
 def test_a_stage_found_in_an_older_version_takes_the_vectors_imported_since(folder, capsys):
@@ -235,6 +240,7 @@ def test_after_forgetting_a_user_imported_vectors_are_still_read_and_the_user_is
         bundle(folder, found, ALONE).inputs().semantic["users_looks"].vectors.numpy(), LOOKS[:N_USERS], atol=1e-6
     )
     command(capsys, "forget-user", "u3", "--yes")
+    assert not (folder / "w" / "matrices").exists()
     found = compare(capsys, ALONE)
     read = bundle(folder, found, ALONE)
     assert found["trained"] == 1 and read.config["n_users"] == N_USERS - 1

@@ -32,12 +32,16 @@ class ManyEyed(ClosedFormRecommender):
 
     def __init__(self, config: ManyEyedConfig, inputs: ModelInputs) -> None:
         super().__init__()
-        total = torch.zeros(inputs.n_users, inputs.n_items)
-        for name in config.modalities:
-            ending = "" if name == "profiles" else f"_{name}"
-            items, users = (inputs.semantic[f"{kind}{ending}"] for kind in ("items", "users"))
-            total += users.vectors.float() @ items.vectors.float().t()
-        self.register_buffer("weights", total)
+        ends = ["" if name == "profiles" else f"_{name}" for name in config.modalities]
+        pairs = [(f"users{end}", f"items{end}") for end in ends]
+
+        def make() -> dict[str, Tensor]:
+            vectors = {name: matrix.vectors.float() for name, matrix in inputs.semantic.items()}
+            products = [vectors[users] @ vectors[items].t() for users, items in pairs]
+            return {"weights": torch.stack(products).sum(dim=0)}
+
+        read = [name for pair in pairs for name in pair]
+        self.register_buffer("weights", inputs.derived.get("products 1", read, {}, make)["weights"])
 
     def fit(self, train: InteractionMatrix) -> None:
         """Nothing to solve for."""
