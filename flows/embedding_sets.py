@@ -16,7 +16,8 @@ from flows.vector_sources import VECTORS, VectorFiles, parse_vectors
 if TYPE_CHECKING:
     from providers import EncoderConfig, EncoderIdentity
 
-PROFILE = "profile"
+# a text of a set, and what models call the default set
+PROFILE, PROFILES = "profile", "profiles"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
 
@@ -138,6 +139,8 @@ def _set(name: str | None, mapping: PlainMapping) -> EmbeddingSet:
     path = f"encoders.{name}" if name else "embeddings"
     if name is not None and not _NAME.fullmatch(name):
         raise SettingValueError(path, name, "a set's name is small letters, digits and _, a letter first, at most 48")
+    if name == PROFILES:
+        raise SettingValueError(path, name, "models call the default set so, that of [embeddings]; give it another")
     try:
         chosen = EmbeddingSet.model_validate({"name": name, "encoder": encoder, **own})
     except ValidationError as error:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flows.embedding_sets import PROFILES
 from flows.settings import digest
 from flows.steps.aspect_vectors import table_of
 from flows.steps.aspects import CHOICE, aspects_of
 from flows.steps.evidence import POOLED
-from flows.steps.modalities import PROFILES, Modality, content_keys, modality, source_of_profiles
+from flows.steps.modalities import Modality, content_keys, modality, source_of_profiles
 from flows.steps.rows import index_order, positions, strings
 from flows.steps.split import PARTS
 

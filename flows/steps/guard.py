@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flows.embedding_sets import PROFILES
 from flows.errors import CoverageError, LeakedEvidenceError, StaleEvidenceError
 from flows.settings import ProfileSettings
 from flows.steps.aspects import load_aspects, questioners
@@ -19,7 +20,7 @@ from flows.steps.evidence import (
     training_world,
     user_text_evidence,
 )
-from flows.steps.modalities import PROFILES, modality, reads_profiles
+from flows.steps.modalities import modality, reads_profiles
 from flows.steps.rows import records, strings
 
 if TYPE_CHECKING:

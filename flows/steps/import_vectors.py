@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flows.embedding_sets import PROFILES
 from flows.errors import NothingPublishedError
 from flows.settings import Settings, digest
 from flows.steps.bundle import entity_ids
-from flows.steps.modalities import FROM_FILE, IMPORTED
+from flows.steps.modalities import FROM_FILE, IMPORTED, table_named
 from flows.steps.publish import append_run
 from flows.steps.rows import strings, vectors
 from flows.transfer_errors import TableTakenError, UnknownIdsError
@@ -66,11 +67,14 @@ def import_vectors(
 
     Raises:
         UnknownIdsError: more than that do.
-        TableTakenError: an encoder's vectors lie under the name, or vectors of another width.
+        TableTakenError: an encoder's vectors lie under the name, or vectors of another width, or it is that of the
+            default set.
         NothingPublishedError: there is nothing to join them with.
     """
     from warehouse import arrow_table, sql_identifier
 
+    if name == PROFILES:
+        raise TableTakenError(table_named(name), "would have the name that models give the default set")
     table, stage = sql_identifier(f"embeddings_{name}"), sql_identifier(f"import_{kind}_{name}")
     current = workspace.warehouse.current()
     if current is None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flows.embedding_sets import PROFILE
+from flows.embedding_sets import PROFILE, PROFILES
 from flows.model_choices import ModelChoice
 from flows.model_errors import UnknownModalityError
 from flows.settings import PlainMapping, Settings, digest
@@ -19,7 +19,6 @@ from flows.workspace import Workspace
 if TYPE_CHECKING:
     from warehouse import Snapshot
 
-PROFILES = "profiles"
 # How a row says that no text here made its vector: brought by a command, or read from the files of a set.
 IMPORTED, FROM_FILE = "import:", "file:"
 

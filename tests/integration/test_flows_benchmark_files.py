@@ -70,8 +70,14 @@ def test_lists_and_features_become_a_comparison_without_a_text_or_an_encoder(fol
     assert inputs.semantic["items_image"].present.tolist() == [item != 7 for item in range(N_ITEMS)]
     users = inputs.semantic["users"]
     assert users.pooled and users.present.tolist() == [True] * N_USERS + [False]
-    again, _ = command(capsys, "compare", "--models", f"{label},many_eyed,popularity")
-    assert again["trained"] == 0
+    again, _ = command(capsys, "run", "--set", "model.name=many_eyed")
+    assert again["trained"] == 0 and again["source"] == "vectors (text_feat.npy)"
+    snapshot = Warehouse(folder / "w").current()
+    assert snapshot is not None
+    lists = snapshot.read("recommendations").to_pylist()
+    assert {row["user_id"] for row in lists} == {str(user) for user in range(N_USERS + 1)}
+    assert any(row["reason"] and row["reason"].startswith("near item ") for row in lists)
+    assert Path(again["report"]).is_file()
 
 
 def test_an_interaction_beyond_the_last_row_of_the_features_is_put_aside(folder, capsys):

@@ -309,6 +309,11 @@ def test_vectors_from_files_stand_in_for_the_profiles_themselves(folder, capsys)
     ("sets", "code", "sentence"),
     [
         ('name = "vectors"', 2, "`encoders.x.items`"),
+        (
+            'name = "vectors"\nitems = "looks.npy"\n[encoders.profiles]\nname = "plain"',
+            2,
+            "models call the default set so",
+        ),
         ('name = "vectors"\nitems = "absent.npy"', 2, "there is no such file"),
         ('name = "vectors"\nitems = "looks.npy"\ntexts = ["blurb"]', 2, "made of no texts"),
         ('name = "vectors"\nitems = "looks.npy"\nimages = 1', 2, "vectors from files take: name, items"),
