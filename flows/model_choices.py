@@ -176,11 +176,11 @@ def _grid(text: str) -> tuple[str | None, str, list[object]]:
 def _value(option: str, text: str) -> object:
     """An option's value; `modalities`, which are names, are written as a sum: a comma would begin the next model."""
     if option.strip().rpartition(".")[2] == "modalities":
-        return [name.strip() for name in text.split("+")]
+        return [] if text.strip() == "none" else [name.strip() for name in text.split("+")]
     return parse_value(text.strip())
 
 
 def _word(value: Any) -> str:
     if isinstance(value, list):
-        return "+".join(map(str, value))
+        return "+".join(map(str, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
