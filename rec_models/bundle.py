@@ -153,19 +153,8 @@ class Bundle:
         for name in described.keys() - stored.keys():
             semantic[name] = pooled_users(semantic[described[name]["pooled_from"]], train)
         edges = {name: self._edges(name, train) for name in self.config.get("edges", ())}
-        derived = DerivedArrays(self.cache, self._contents() if self.cache else {})
-        return ModelInputs(train, semantic, self.config["seed"], self._item_clusters(train.n_items), edges, derived)
-
-    def _contents(self) -> dict[str, str]:
-        """`train` and every semantic matrix -> what its files were hashed to, and those of what it is pooled from."""
-        sums = json.loads((self.directory / "sha256.json").read_text("utf-8"))
-        of_train = [sums[name] for name in sorted(sums) if name.startswith("train.")]
-        contents = {"train": _joined_hash(of_train)}
-        for name, about in self.config["semantic"].items():
-            stem = f"semantic/{about.get('pooled_from', name)}."
-            files = [sums[path] for path in sorted(sums) if path.startswith(stem)]
-            contents[name] = _joined_hash([*files, about["dtype"], *(of_train if "pooled_from" in about else ())])
-        return contents
+        clusters, derived = self._item_clusters(train.n_items), DerivedArrays(self.cache)
+        return ModelInputs(train, semantic, self.config["seed"], clusters, edges, derived)
 
     def provenance(self) -> dict[str, str]:
         """`vectors <modality>` -> who made them and how many items have none; of the modalities beside the profiles."""
@@ -220,10 +209,6 @@ class Bundle:
         if dtype == "bfloat16":
             tensor = tensor.view(torch.bfloat16)
         return SemanticMatrix(tensor, torch.from_numpy(present), pooled=about.get("source") == "pooled")
-
-
-def _joined_hash(parts: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def sha256_of(path: Path) -> str:

@@ -7,10 +7,11 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -19,30 +20,28 @@ _HASH_BYTES = 32
 
 @dataclass(frozen=True)
 class DerivedArrays:
-    """Arrays in one folder, shared by every training process; without a folder each is made whenever it is asked for.
-
-    Attributes:
-        contents: `train`, or the name of a semantic matrix -> what changes whenever a number of it does.
-    """
+    """Arrays in one folder, shared by every training process; without a folder each is made when it is asked for."""
 
     folder: Path | None = None
-    contents: Mapping[str, str] = field(default_factory=dict)
 
     def get(
-        self, what: str, of: Sequence[str], options: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]
+        self, what: str, of: Sequence[Tensor], options: Mapping[str, Any], make: Callable[[], Mapping[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """What `make` gives, from the folder where it was made before of the same content under the same options.
+        """What `make` gives, from the folder where it was made before of the same numbers under the same options.
 
         Args:
             what: names the computation and its version, such as `item_knn 1`; change it with the code.
-            of: everything the arrays depend on, by the names of `contents`.
-            options: everything else, as JSON; the type of the device too where it rounds in its own way.
+            of: all numbers that the arrays depend on; hashing them must be cheap beside making the arrays.
+            options: everything else, as JSON.
             make: dense tensors.
         """
-        if self.folder is None or not set(of) <= self.contents.keys():
+        if self.folder is None:
             return dict(make())
-        asked = json.dumps([what, {name: self.contents[name] for name in of}, dict(options)], sort_keys=True)
-        path = self.folder / f"{hashlib.sha256(asked.encode()).hexdigest()[:40]}.safetensors"
+        asked = hashlib.sha256(json.dumps([what, dict(options)], sort_keys=True).encode())
+        for tensor in of:
+            asked.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            asked.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        path = self.folder / f"{asked.hexdigest()[:40]}.safetensors"
         if (kept := _read(path)) is not None:
             return kept
         made = dict(make())

@@ -44,7 +44,7 @@ class ModelInputs:
     Attributes:
         item_clusters: (n_items,) int64 cluster of each item, where somebody made clusters.
         edges: name -> (n_users, 2) int64, an item a language model chose for each user and one it refused; -1 is none.
-        derived: where graphs and the like are kept that only depend on the matrices above.
+        derived: where graphs and the like are kept for the next model that wants the same of the same vectors.
     """
 
     train: InteractionMatrix

@@ -33,14 +33,12 @@ class ManyEyed(ClosedFormRecommender):
     def __init__(self, config: ManyEyedConfig, inputs: ModelInputs) -> None:
         super().__init__()
         ends = ["" if name == "profiles" else f"_{name}" for name in config.modalities]
-        pairs = [(f"users{end}", f"items{end}") for end in ends]
+        pairs = [[inputs.semantic[f"{kind}{end}"].vectors.float() for kind in ("users", "items")] for end in ends]
 
         def make() -> dict[str, Tensor]:
-            vectors = {name: matrix.vectors.float() for name, matrix in inputs.semantic.items()}
-            products = [vectors[users] @ vectors[items].t() for users, items in pairs]
-            return {"weights": torch.stack(products).sum(dim=0)}
+            return {"weights": torch.stack([users @ items.t() for users, items in pairs]).sum(dim=0)}
 
-        read = [name for pair in pairs for name in pair]
+        read = [vectors for pair in pairs for vectors in pair]
         self.register_buffer("weights", inputs.derived.get("products 1", read, {}, make)["weights"])
 
     def fit(self, train: InteractionMatrix) -> None:
