@@ -40,7 +40,7 @@ class DerivedArrays:
         asked = hashlib.sha256(json.dumps([what, dict(options)], sort_keys=True).encode())
         for tensor in of:
             asked.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            asked.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            asked.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         path = self.folder / f"{asked.hexdigest()[:40]}.safetensors"
         if (kept := _read(path)) is not None:
             return kept
