@@ -196,9 +196,12 @@ def _encoder(settings: Settings) -> str:
 
 
 def _encoder_words(one: DescribedSet) -> str:
+    from flows.vector_sources import VectorFiles
     from providers import OpenAIEmbeddingsConfig
 
     identity, name = one.identity, f"{one.wanted.name}: " if one.wanted.name else ""
+    if isinstance(one.config, VectorFiles):
+        return f"{name}vectors of {identity.model}, files {identity.key[:12]}"
     if isinstance(one.config, OpenAIEmbeddingsConfig):
         one.config.checked_key()
         return f"{name}{identity.model} at {one.config.base_url}, {'paid' if one.config.paid else 'not paid'}"

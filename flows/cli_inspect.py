@@ -221,10 +221,15 @@ def similar_to_text(options: Options, snapshot: Snapshot, text: str, k: int) -> 
     from flows.errors import SettingValueError
     from flows.steps.encoders import text_vector
     from flows.steps.rows import strings, vectors
+    from flows.vector_sources import VECTORS
     from providers import parse_encoder
     from warehouse import Warehouse
 
-    settings = default_set(options.settings()).encoder
+    default = default_set(options.settings())
+    if default.from_files:
+        problem = "vectors from files come without an encoder, and a text needs one; name an item instead"
+        raise SettingValueError("embeddings.name", VECTORS, problem)
+    settings = default.encoder
     encoder = parse_encoder(settings)
     made_by = snapshot.stages.get("embed", {}).get("summary", {})
     if encoder.identity() != made_by.get("encoder_key"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ from flows.cli_output import emit_json, last_word
 from flows.errors import SettingSyntaxError
 from flows.query_output import deliver, writable_file
 from flows.transfer_errors import NoVectorsError
+from flows.vector_sources import ROWS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +34,9 @@ def register(app: typer.Typer) -> None:
         file: Annotated[Path, typer.Argument(help=".npy with --ids, .parquet, or a .pkl of an array.")],
         kind: Annotated[str, typer.Option("--kind", help="item or user: whose vectors they are.")],
         name: Annotated[str | None, typer.Option("--as", help="They become the table embeddings_NAME.")] = None,
-        ids: Annotated[Path | None, typer.Option("--ids", help="The id of each row: .txt, .json, .csv, .npy.")] = None,
+        ids: Annotated[
+            Path | None, typer.Option("--ids", help="The id of each row: .txt, .json, .csv, .npy; or rows.")
+        ] = None,
         id_column: Annotated[str | None, typer.Option("--id-column", help="Of a Parquet file.")] = None,
         vector_column: Annotated[str | None, typer.Option("--vector-column", help="Of a Parquet file.")] = None,
         max_unknown: Annotated[
@@ -47,10 +50,11 @@ def register(app: typer.Typer) -> None:
             raise SettingSyntaxError(f"--kind {kind}", "item or user")
         if (name is None) == (to is None):
             raise SettingSyntaxError("semalign import", "--as NAME, or --to FILE.parquet, one of them")
+        whose = "rows" if str(ids) == ROWS else ids
         if to is not None:
-            return convert(options, file, ids, kind, writable_file(to, force))
+            return convert(options, file, whose, kind, writable_file(to, force))
         assert name is not None
-        return take_in(options, file, ids, name, kind, (id_column, vector_column), max_unknown)
+        return take_in(options, file, whose, name, kind, (id_column, vector_column), max_unknown)
 
     @command(app, "export")
     def export(
@@ -69,7 +73,7 @@ def register(app: typer.Typer) -> None:
 def take_in(
     options: Options,
     file: Path,
-    ids: Path | None,
+    ids: Path | Literal["rows"] | None,
     name: str,
     kind: str,
     columns: tuple[str | None, str | None],
@@ -98,7 +102,7 @@ def take_in(
     return 0
 
 
-def convert(options: Options, file: Path, ids: Path | None, kind: str, to: Path) -> int:
+def convert(options: Options, file: Path, ids: Path | Literal["rows"] | None, kind: str, to: Path) -> int:
     """A pickle of profiles or vectors as Parquet; nothing of it is run, and the warehouse is not touched."""
     from warehouse import arrow_table, pickled_profiles, read_vectors, replacing, write_parquet
 

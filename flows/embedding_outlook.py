@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from flows.projection import LEAST_MARGIN, MIN_REPLIES, seconds_of
 from flows.steps.due_vectors import due_vectors
 from flows.steps.rehearse import CHARACTERS_PER_TOKEN
+from flows.vector_sources import VectorFiles
 
 if TYPE_CHECKING:
     from flows.embedding_sets import DescribedSet
@@ -57,6 +58,8 @@ def due_of(
     from providers import OpenAIEmbeddingsConfig
 
     n_texts, model = n_profiles * sum(len(one.wanted.texts) for one in same), same[0].identity.model
+    if isinstance(same[0].config, VectorFiles):
+        return VectorsDue(f"vectors of {model}, read and joined by id", 1.0)
     if isinstance(same[0].config, OpenAIEmbeddingsConfig):
         return _bought(warehouse, same[0].config, same, snapshot, n_texts)
     return _made_here(model, n_texts)

@@ -11,11 +11,13 @@ from pydantic import Field, ValidationError
 
 from flows.errors import SettingValueError
 from flows.settings import Branch, PlainMapping, Settings
+from flows.vector_sources import VECTORS, VectorFiles, parse_vectors
 
 if TYPE_CHECKING:
     from providers import EncoderConfig, EncoderIdentity
 
-PROFILE = "profile"
+# a text of a set, and what models call the default set
+PROFILE, PROFILES = "profile", "profiles"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
 
@@ -24,7 +26,7 @@ class EmbeddingSet(Branch):
 
     Args:
         name: None for [embeddings], the default set; else the <name> of [encoders.<name>].
-        encoder: the settings that `providers` validates.
+        encoder: the settings that `providers` validates, or those of files of vectors.
     """
 
     name: str | None = None
@@ -45,6 +47,11 @@ class EmbeddingSet(Branch):
     def reads_profiles_alone(self) -> bool:
         return self.texts == (PROFILE,)
 
+    @property
+    def from_files(self) -> bool:
+        """Whether its vectors are read rather than made."""
+        return self.encoder.get("name") == VECTORS
+
 
 @dataclass(frozen=True)
 class DescribedSet:
@@ -55,7 +62,7 @@ class DescribedSet:
     """
 
     wanted: EmbeddingSet
-    config: EncoderConfig
+    config: EncoderConfig | VectorFiles
     identity: EncoderIdentity
 
     @property
@@ -88,7 +95,7 @@ def described(sets: Sequence[EmbeddingSet]) -> list[DescribedSet]:
 
     found = []
     for wanted in sets:
-        config = parse_encoder(wanted.encoder)
+        config = parse_vectors(wanted.encoder, wanted.path) if wanted.from_files else parse_encoder(wanted.encoder)
         found.append(DescribedSet(wanted, config, config.describe()))
     default = next((one for one in found if one.wanted.name is None), None)
     for one in found:
@@ -96,6 +103,12 @@ def described(sets: Sequence[EmbeddingSet]) -> list[DescribedSet]:
             problem = f"the vectors of [embeddings] are in {default.table} already; give this set another name"
             raise SettingValueError(one.wanted.path, one.wanted.name, problem)
     return found
+
+
+def encoder_of(one: DescribedSet) -> EncoderConfig:
+    """The encoder of a set that has one."""
+    assert not isinstance(one.config, VectorFiles), f"{one.wanted.path} is read from files"
+    return one.config
 
 
 def by_encoder(asked: Sequence[DescribedSet]) -> list[list[DescribedSet]]:
@@ -126,12 +139,16 @@ def _set(name: str | None, mapping: PlainMapping) -> EmbeddingSet:
     path = f"encoders.{name}" if name else "embeddings"
     if name is not None and not _NAME.fullmatch(name):
         raise SettingValueError(path, name, "a set's name is small letters, digits and _, a letter first, at most 48")
+    if name == PROFILES:
+        raise SettingValueError(path, name, "models call the default set so, that of [embeddings]; give it another")
     try:
         chosen = EmbeddingSet.model_validate({"name": name, "encoder": encoder, **own})
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, (path, *fault["loc"])))
         raise SettingValueError(where, fault["input"], fault["msg"]) from None
+    if chosen.from_files and own:
+        raise SettingValueError(f"{path}.{next(iter(own))}", own, "vectors from files are made of no texts")
     if len(set(chosen.texts)) < len(chosen.texts):
         raise SettingValueError(f"{path}.texts", list(chosen.texts), "a text is named twice")
     return chosen

@@ -236,19 +236,19 @@ class NotInQuarantineError(FlowError, LookupError):
 
 
 class CoverageError(FlowError, ValueError):
-    """Too few items with text for a model that reads language."""
+    """Too few items with text, or with a vector of a modality, for a model that reads it."""
 
     exit_code = 4
 
-    def __init__(self, model: str, n_text: int, n_items: int, required: float) -> None:
-        super().__init__(model, n_text, n_items, required)
-        self.model, self.n_text, self.n_items, self.required = model, n_text, n_items, required
+    def __init__(self, model: str, n_text: int, n_items: int, required: float, what: str = "text") -> None:
+        super().__init__(model, n_text, n_items, required, what)
+        self.model, self.n_text, self.n_items, self.required, self.what = model, n_text, n_items, required, what
 
     def __str__(self) -> str:
         return (
-            f"{self.model} reads language, but only {self.n_text} of {self.n_items} items have text "
+            f"{self.model} reads language, but only {self.n_text} of {self.n_items} items have {self.what} "
             f"({self.n_text / max(self.n_items, 1):.1%}; `profiles.min_coverage` asks for {self.required:.1%}). "
-            "Give the items text, lower the limit, or choose a model that reads none (`semalign models`)"
+            f"Give the items {self.what}, lower the limit, or choose a model that reads none (`semalign models`)"
         )
 
 

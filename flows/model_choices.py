@@ -1,7 +1,8 @@
 """Which models a command trains: catalogue names, with overrides and alternatives, as plain mappings.
 
 `dmrec` is the [model] of the settings, `mult_vae` the same base without language unless [models.mult_vae] says
-otherwise. `dmrec@matching.beta=0.3|0.5;fuse=add` is two models. A grid adds alternatives from outside the name.
+otherwise. `dmrec@matching.beta=0.3|0.5;fuse=add` is two models, `@modalities=profiles+image` one that reads two sets
+of vectors. A grid adds alternatives from outside the name.
 `training.learning_rate` and the like speak of [training] for that model alone, as [models.<name>.training] does.
 """
 
@@ -156,7 +157,7 @@ def _option(text: str, spec: str) -> tuple[str, list[object]]:
     option, equals, values = text.partition("=")
     if not equals or not _OPTION.fullmatch(option.strip()) or not values.strip():
         raise SettingSyntaxError(spec, SPEC)
-    return option.strip(), [parse_value(value.strip()) for value in values.split("|")]
+    return option.strip(), [_value(option, value) for value in values.split("|")]
 
 
 def _grid(text: str) -> tuple[str | None, str, list[object]]:
@@ -169,8 +170,17 @@ def _grid(text: str) -> tuple[str | None, str, list[object]]:
         or (colon and not _NAME.fullmatch(owner))
     ):
         raise SettingSyntaxError(text, "--grid [MODEL:]option=value,value, e.g. dmrec:matching.beta=0.3,0.5")
-    return owner or None, option.strip(), [parse_value(value.strip()) for value in values.split(",")]
+    return owner or None, option.strip(), [_value(option, value) for value in values.split(",")]
+
+
+def _value(option: str, text: str) -> object:
+    """An option's value; `modalities`, which are names, are written as a sum: a comma would begin the next model."""
+    if option.strip().rpartition(".")[2] == "modalities":
+        return [] if text.strip() == "none" else [name.strip() for name in text.split("+")]
+    return parse_value(text.strip())
 
 
 def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return "+".join(map(str, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)

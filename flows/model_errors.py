@@ -60,3 +60,20 @@ class AllTrialsFailedError(FlowError, RuntimeError):
             f"none of the {self.n_trials} trials of {self.label} could be trained; each log is in the warehouse under "
             "models/. Narrow the space, for example to a lower training.learning_rate"
         )
+
+
+class UnknownModalityError(FlowError, LookupError):
+    """A model that reads vectors under a name that no set has."""
+
+    exit_code = 2
+
+    def __init__(self, model: str, name: str, known: Sequence[str]) -> None:
+        super().__init__(model, name, known)
+        self.model, self.name, self.known = model, name, known
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} reads the modality `{self.name}`, and no set of vectors has that name (known: "
+            f"{', '.join(self.known)}). Declare it as [encoders.{self.name}], bring vectors with `semalign import FILE "
+            f"--as {self.name} --kind item`, or change `modalities` of the model"
+        )

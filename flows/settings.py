@@ -51,7 +51,11 @@ class SourceColumns(Branch):
 
 
 class SourceSettings(Branch):
-    """Where interactions, items and users come from: Parquet, CSV, JSONL (globs, .gz) or a DuckDB query."""
+    """Where interactions, items and users come from: Parquet, CSV, JSONL (globs, .gz) or a DuckDB query.
+
+    Interactions may also be .txt of a user and their items a line, the part of the split in the file's name; items and
+    users as many as a .npy has rows.
+    """
 
     interactions: str | None = Field(
         default=None, description="file, glob or query: user_id, item_id, [rating], [timestamp], [text]"

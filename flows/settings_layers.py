@@ -23,6 +23,7 @@ from flows.errors import (
     UnknownSettingError,
 )
 from flows.settings import DEFAULT_ENCODER, DEFAULT_ENGINE, DEFAULT_MODEL, PlainMapping, Settings
+from flows.vector_sources import PATHS, ROWS, VECTORS
 
 CONFIG_NAME = "semalign.toml"
 LOCAL_NAME = "semalign.local.toml"
@@ -197,7 +198,10 @@ def _with_paths(tree: Mapping[str, Any], home: Path) -> PlainMapping:
 
 
 def _with_model(encoder: Any, home: Path) -> Any:
-    """An encoder's settings with the path of its model, where it is written as one."""
+    """An encoder's settings with the path of its model, where it is written as one, or of files of vectors."""
+    if isinstance(encoder, Mapping) and encoder.get("name") == VECTORS:
+        named = {key: value for key in PATHS if isinstance(value := encoder.get(key), str) and value != ROWS}
+        return {**encoder, **{key: _absolute(value, home) for key, value in named.items()}}
     if isinstance(encoder, Mapping) and str(encoder.get("model", "")).startswith((".", "~")):
         return {**encoder, "model": _absolute(encoder["model"], home)}
     return encoder

@@ -11,6 +11,7 @@ from flows.settings import Settings
 from flows.stage import Stage, call
 from flows.steps import augment, evaluate, model_checks, quality, train
 from flows.steps.aspects import aspects_to_ask
+from flows.steps.modalities import others_of, with_imports
 from flows.steps.train import TrainingPlan
 from flows.workspace import Workspace
 
@@ -33,9 +34,11 @@ def model_inputs(settings: Settings, workspace: Workspace, choices: Sequence[Mod
 def answers_for(
     choices: Sequence[ModelChoice], settings: Settings, workspace: Workspace, snapshot: str, stage: Stage = call
 ) -> str:
-    """Id of a snapshot that also holds what the models ask a language model for beside profiles."""
-    aspects = aspects_to_ask(choices, settings)
-    return stage(augment.augment, workspace, snapshot, settings, aspects) if aspects else snapshot
+    """Id of a snapshot that also holds what the models ask a language model for, and what they read of imports."""
+    if aspects := aspects_to_ask(choices, settings):
+        snapshot = stage(augment.augment, workspace, snapshot, settings, aspects)
+    names = sorted({name for choice in choices for name in others_of(choice.mapping)} - settings.encoders.keys())
+    return stage(with_imports, workspace, snapshot, names) if names else snapshot
 
 
 def train_all(

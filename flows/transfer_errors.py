@@ -12,17 +12,26 @@ class UnknownIdsError(FlowError, ValueError):
 
     exit_code = 4
 
-    def __init__(self, path: str, kind: str, n_unknown: int, n_rows: int, limit: float, ids: Sequence[str]) -> None:
-        super().__init__(path, kind, n_unknown, n_rows, limit, ids)
+    def __init__(
+        self,
+        path: str,
+        kind: str,
+        n_unknown: int,
+        n_rows: int,
+        limit: float,
+        ids: Sequence[str],
+        option: str = "--max-unknown",
+    ) -> None:
+        super().__init__(path, kind, n_unknown, n_rows, limit, ids, option)
         self.path, self.kind, self.n_unknown, self.n_rows = path, kind, n_unknown, n_rows
-        self.limit, self.ids = limit, ids
+        self.limit, self.ids, self.option = limit, ids, option
 
     def __str__(self) -> str:
         return (
             f"{self.path}: {self.n_unknown:,} of {self.n_rows:,} vectors have an id that no {self.kind} here has (such "
             f"as {', '.join(self.ids)}), more than the allowed {self.limit:.1%}; nothing was imported. "
             f'`semalign sql "SELECT {self.kind}_id FROM {self.kind}s LIMIT 10"` shows the ids; mend the file, or raise '
-            "--max-unknown"
+            f"{self.option}"
         )
 
 
@@ -31,12 +40,12 @@ class TableTakenError(FlowError, ValueError):
 
     exit_code = 2
 
-    def __init__(self, table: str, problem: str) -> None:
-        super().__init__(table, problem)
-        self.table, self.problem = table, problem
+    def __init__(self, table: str, problem: str, cure: str = "Choose another name with --as") -> None:
+        super().__init__(table, problem, cure)
+        self.table, self.problem, self.cure = table, problem, cure
 
     def __str__(self) -> str:
-        return f"table `{self.table}` {self.problem}; nothing was imported. Choose another name with --as"
+        return f"table `{self.table}` {self.problem}; nothing was imported. {self.cure}"
 
 
 class NoVectorsError(FlowError, ValueError):

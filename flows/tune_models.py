@@ -8,6 +8,7 @@ from flows.search_space import SearchSpace
 from flows.settings import Settings
 from flows.stage import Stage, call
 from flows.steps import quality, tune
+from flows.steps.modalities import source_of_profiles
 from flows.steps.search import Budget, Method, open_search
 from flows.steps.tune import Tuning
 from flows.train_model import model_inputs
@@ -46,7 +47,7 @@ def tune_models(
         dict(spaces),
         settings.evaluation.select_by,
         settings.evaluation.seeds,
-        said.get("profile", {}).get("source", "none"),
+        source_of_profiles(upstream),
         said["ingest"]["split"],
         settings.evaluation.protocol,
     )

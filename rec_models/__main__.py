@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("bundle", type=Path)
         command.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
         command.add_argument("--threads", type=int, default=0, help="compute threads; 0 leaves it to torch")
+        command.add_argument("--cache", type=Path, help="where graphs and the like are kept for the next process")
         if name == "recommend":
             command.add_argument("--k", type=int, default=20, help="list length (default: 20)")
             how = "what scores items nobody took in training: their text, or the model (default: text)"
@@ -62,7 +63,7 @@ def _run(given: argparse.Namespace) -> int:
     keep_freed_memory()
     if given.threads:
         torch.set_num_threads(given.threads)
-    bundle = Bundle.open(given.bundle)
+    bundle = Bundle.open(given.bundle, given.cache)
     if given.command == "train":
         train(bundle, emit, device=given.device)
     elif given.command == "evaluate":

@@ -51,14 +51,15 @@ class SemanticSource:
     """Where one semantic matrix lies on disk.
 
     Attributes:
-        values: .npy of (n, dim) float32 or float16, or bfloat16 as its 16 bits.
-        mask: .npy of (n,) bool, true where the entity has text.
-        about: source of the profiles, encoder and whatever else a table must be able to name; `dtype` of the values.
+        values: .npy of (n, dim) float32 or float16, or bfloat16 as its 16 bits; None for users that are to be pooled.
+        mask: .npy of (n,) bool, true where the entity has text; None with `values`.
+        about: source of the profiles, encoder and whatever else a table must be able to name; `dtype` of the values;
+            `pooled_from` names the item matrix that users without a file are pooled from whenever the bundle is read.
         patch: .npz of `rows` and the `values` that replace those rows, or None.
     """
 
-    values: Path
-    mask: Path
+    values: Path | None
+    mask: Path | None
     about: Mapping[str, Any]
     patch: Path | None = None
 
@@ -127,13 +128,18 @@ def write_bundle(
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its settings, and readers for the rest."""
+    """An opened bundle: its settings, and readers for the rest.
+
+    Attributes:
+        cache: where arrays are kept that follow from the bundle's content; None keeps none.
+    """
 
     directory: Path
     config: dict[str, Any]
+    cache: Path | None = None
 
     @classmethod
-    def open(cls, directory: Path) -> Bundle:
+    def open(cls, directory: Path, cache: Path | None = None) -> Bundle:
         """The bundle, every file of which was hashed against `sha256.json`.
 
         Raises:
@@ -150,7 +156,7 @@ class Bundle:
             got = sha256_of(path)
             if got != expected:
                 raise UntrustedBytesError(str(path), got, expected)
-        return cls(directory, json.loads((directory / "config.json").read_text("utf-8")))
+        return cls(directory, json.loads((directory / "config.json").read_text("utf-8")), cache)
 
     @property
     def checkpoint(self) -> Path:
@@ -167,15 +173,21 @@ class Bundle:
 
     def inputs(self) -> ModelInputs:
         """What the model may see. Semantic matrices are memory mapped: nothing is copied until a device asks for it."""
-        from rec_models.semantic import ModelInputs
+        from rec_models.derived import DerivedArrays
+        from rec_models.semantic import ModelInputs, pooled_users
 
-        train = self.part("train")
+        train, fold_in = self.part("train"), self.part(FOLD_IN)
+        known = train.union(fold_in) if fold_in.nnz else train
         expected = {"items": train.n_items, "users": train.n_users}
-        semantic = {name: self._semantic(name, about, expected) for name, about in self.config["semantic"].items()}
+        described = self.config["semantic"]
+        stored = {name: about for name, about in described.items() if "pooled_from" not in about}
+        semantic = {name: self._semantic(name, about, expected) for name, about in stored.items()}
+        for name in described.keys() - stored.keys():
+            semantic[name] = pooled_users(semantic[described[name]["pooled_from"]], known)
         edges = {name: self._edges(name, train) for name in self.config.get("edges", ())}
-        clusters, fold_in = self._item_clusters(train.n_items), self.part(FOLD_IN)
-        held_out = fold_in if fold_in.nnz else None
-        return ModelInputs(train, semantic, self.config["seed"], clusters, edges, self._text(train.n_items), held_out)
+        clusters, text = self._item_clusters(train.n_items), self._text(train.n_items)
+        held_out, derived = fold_in if fold_in.nnz else None, DerivedArrays(self.cache)
+        return ModelInputs(train, semantic, self.config["seed"], clusters, edges, text, held_out, derived)
 
     def _text(self, n_items: int) -> TextFeatures | None:
         from rec_models.text_features import TextFeatures
@@ -187,6 +199,15 @@ class Bundle:
         if words.n_users != n_items:
             raise BundleError(str(self.directory), f"text has {words.n_users} rows, expected {n_items}")
         return TextFeatures(words, vocabulary)
+
+    def provenance(self) -> dict[str, str]:
+        """`vectors <modality>` -> who made them and how many items have none; of the modalities beside the profiles."""
+        told = {}
+        for name, about in self.config["semantic"].items():
+            if "modality" in about and name.startswith("items_"):
+                missing = f", {about['missing']:,} of {self.config['n_items']:,} items without" * bool(about["missing"])
+                told[f"vectors {about['modality']}"] = f"{about['source']}{missing}"
+        return told
 
     def _item_clusters(self, n_items: int) -> Tensor | None:
         import torch

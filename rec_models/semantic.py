@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rec_models.derived import DerivedArrays
 from rec_models.errors import MissingSemanticMatrixError
 from rec_models.interactions import InteractionMatrix
 from rec_models.text_features import TextFeatures
@@ -47,6 +48,7 @@ class ModelInputs:
         edges: name -> (n_users, 2) int64, an item a language model chose for each user and one it refused; -1 is none.
         text: words of the items, where somebody counted them.
         fold_in: what is known of users who are held out of `train`; nothing may be learnt from it.
+        derived: where graphs and the like are kept for the next model that wants the same of the same vectors.
     """
 
     train: InteractionMatrix
@@ -56,6 +58,7 @@ class ModelInputs:
     edges: Mapping[str, Tensor] = field(default_factory=dict)
     text: TextFeatures | None = None
     fold_in: InteractionMatrix | None = None
+    derived: DerivedArrays = field(default_factory=DerivedArrays)
 
     @property
     def n_users(self) -> int:

@@ -217,11 +217,14 @@ class _Run:
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
 
+    def provenance(self) -> dict[str, str]:
+        return {**self.bundle.provenance(), **self.model.provenance()}
+
     def complete(self) -> dict[str, Any]:
         self.bundle.checkpoint.mkdir(exist_ok=True)
         parameters = sum(weight.numel() for weight in self.model.parameters())
         start = {"event": "start", "model": self.config.name, "seed": self.seed, "device": str(self.device)}  # type: ignore[attr-defined]
-        start |= {"provenance": self.model.provenance()}
+        start |= {"provenance": self.provenance()}
         self.emit(start | {"parameters": parameters, "precision": self.precision, "epochs": self.training.epochs})
         began = time.monotonic()
         if isinstance(self.model, ClosedFormRecommender):
@@ -376,7 +379,7 @@ class _Run:
                 "parameters": parameters,
                 "device": str(self.device),
                 "precision": self.precision,
-                "provenance": self.model.provenance(),
+                "provenance": self.provenance(),
                 "history": progress.history,
             }
             | measured

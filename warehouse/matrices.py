@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 import zlib
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -107,9 +108,10 @@ class MatrixStore:
                 self._check_file(self._folder / name, seen, trust_notes=False)
             yield stem, sum(seen["bytes"] for seen in entry["files"].values())
 
-    def collect(self, kept: Collection[str]) -> tuple[int, tuple[str, ...]]:
+    def collect(self, kept: Collection[str], min_age_s: float) -> tuple[int, tuple[str, ...]]:
         """Bytes freed, and names of the rotten: matrices no kept snapshot asked for last, unless another is a patch of
-        them, and those whose sidecar describes none. They are derived, and made again when somebody asks.
+        them, and those whose sidecar describes none; arrays made of matrices that nobody asked for in `min_age_s`. They
+        are derived, and made again when somebody asks.
         """
         entries: dict[str, dict[str, Any]] = {}
         rotten = []
@@ -121,6 +123,11 @@ class MatrixStore:
         asked = [stem for stem, entry in entries.items() if entry["snapshot"] in kept]
         needed = {*asked, *(entries[stem]["base"] for stem in asked)}
         freed = sum(self._remove(stem) for stem in [*rotten, *entries] if stem not in needed or stem in rotten)
+        for path in (self._folder / "derived").glob("*"):
+            status = path.stat()
+            if time.time() - status.st_mtime >= min_age_s:
+                freed += status.st_size
+                path.unlink()
         return freed, tuple(rotten)
 
     def _remove(self, stem: str) -> int:

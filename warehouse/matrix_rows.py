@@ -46,6 +46,7 @@ class MatrixSpec:
         order: entity ids; row i belongs to order[i].
         encoder_key: vectors of one encoder for texts of equal hash are equal, which a partial rebuild rests on.
         dtype: of the numbers on disk.
+        leave_strangers: rows of ids that are not in the order are passed over; else they are refused.
     """
 
     key: str
@@ -54,6 +55,7 @@ class MatrixSpec:
     order: tuple[str, ...]
     encoder_key: str
     dtype: MatrixDtype = "float32"
+    leave_strangers: bool = False
 
     @cached_property
     def family(self) -> str:
@@ -111,7 +113,7 @@ class TableRows:
             return np.where(ours, np.cumsum(ours) - 1, -1)  # as the embed stage writes them: nothing to look up
         found = pc.fill_null(pc.call_function("index_in", [ids], pc.SetLookupOptions(order)), -1)
         places = found.to_numpy().astype(np.int64)
-        if (strangers := ours & (places < 0)).any():
+        if not self._spec.leave_strangers and (strangers := ours & (places < 0)).any():
             stranger = ids[int(strangers.argmax())].as_py()
             raise MatrixError(self._spec.key, f"{self._spec.kind} {stranger!r} has a vector and no place in the order")
         return np.where(ours, places, -1)

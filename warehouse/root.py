@@ -225,7 +225,7 @@ class Warehouse:
                 gone += 1
         sweep(self.root, {snapshot.id for snapshot in kept})
         fragments, freed = self._remove_unnamed({f.path for s in kept for table in s.tables.values() for f in table})
-        of_matrices, rotten = self._matrices().collect({snapshot.id for snapshot in kept})
+        of_matrices, rotten = self._matrices().collect({snapshot.id for snapshot in kept}, min_age_s)
         # shards of a run that was stopped and may never go on, and counted words: texts make them again
         freed += of_matrices + self._remove_folder(FOLDER) + self._remove_folder("words")
         return GcSummary(gone, fragments, freed, rotten)

@@ -1,4 +1,4 @@
-"""Tables from outside: Parquet, CSV, JSONL or a query, read through DuckDB into Arrow."""
+"""Tables from outside: Parquet, CSV, JSONL, lists or a query, read through DuckDB into Arrow."""
 
 import csv
 import glob
@@ -23,6 +23,7 @@ from warehouse.source_errors import (
     UnreadableSourceError,
 )
 from warehouse.storage import content_key, file_sha256
+from warehouse.user_lists import user_lists
 
 if TYPE_CHECKING:
     import duckdb
@@ -40,6 +41,13 @@ _READERS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "json",
+    ".txt": "lists",
+    ".npy": "rows",
+}
+# what is read of one kind alone, and why not of others
+_ONLY = {
+    "lists": (("interactions",), "lists of items (.txt) hold interactions"),
+    "rows": (("items", "users"), "vectors (.npy) say how many items or users there are, and nothing of who took what"),
 }
 _IDS = {"interactions": ("user_id", "item_id"), "items": ("item_id",), "users": ("user_id",)}
 # read as they are written: `007` is an id, `1984` a title
@@ -57,7 +65,8 @@ def read_source(
     Ids are strings, lists stay lists, every other column keeps its type; columns nobody mapped keep their names.
 
     Args:
-        spec: a path, a glob, a list of those, or SQL that starts with SELECT, WITH or FROM.
+        spec: a path, a glob, a list of those, or SQL that starts with SELECT, WITH or FROM. Of .txt each line is a user
+            and their items, and `split` is the part a file is named after; of .npy only the number of rows is read.
         columns: our name → the source's name.
         kind: "interactions" (needs user_id and item_id), "items" (item_id) or "users" (user_id).
         directory: where relative paths start, in SQL too; the working directory by default.
@@ -136,10 +145,30 @@ def _relation(
         return connection.sql("SELECT * FROM read_parquet($1, union_by_name = true)", params=[escaped])
     if reader == "csv":
         return _csv(connection, paths, escaped, columns, kind)
+    if reader == "lists":
+        return user_lists(connection, paths, escaped, _bytes_of)
+    if reader == "rows":
+        return _numbered(connection, paths, kind)
     form = "newline_delimited" if reader == "jsonl" else "auto"
     return connection.sql(
         f"SELECT * FROM read_json($1, format = '{form}', union_by_name = true, sample_size = -1)", params=[escaped]
     )
+
+
+def _numbered(connection: "duckdb.DuckDBPyConnection", paths: Sequence[str], kind: str) -> "duckdb.DuckDBPyRelation":
+    """As many items or users as a file of vectors has rows, each called by its row."""
+    import numpy as np
+
+    if len(paths) > 1:
+        raise UnreadableSourceError(", ".join(paths), kind, "rows of several files of vectors have no ids")
+    try:
+        shape = np.load(paths[0], mmap_mode="r", allow_pickle=False).shape
+    except (ValueError, OSError, EOFError) as error:
+        raise UnreadableSourceError(paths[0], kind, f"it is no array of numbers ({error})") from error
+    n_rows = shape[0] if shape else 0
+    # a title nobody knows: prompts that need one find the column, and no text in it
+    unknown = ", NULL::VARCHAR AS title" if kind == "items" else ""
+    return connection.sql(f"SELECT range::VARCHAR AS {_IDS[kind][-1]}{unknown} FROM range($1)", params=[n_rows])
 
 
 def _csv(
@@ -284,6 +313,9 @@ def _reader(path: str, kind: str) -> str:
     reader = _READERS.get(suffixes[-1]) if suffixes else None
     if reader is None:
         raise UnreadableSourceError(path, kind, f"expected one of {', '.join(_READERS)}, with .gz after it or not")
+    kinds, why = _ONLY.get(reader, ((kind,), ""))
+    if kind not in kinds:
+        raise UnreadableSourceError(path, kind, why)
     return reader
 
 

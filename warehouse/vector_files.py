@@ -4,9 +4,9 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,9 @@ from warehouse.storage import atomic_write, created, replacing
 
 MAX_WIDTH = 65_536
 _ID_COLUMNS = ("entity_id", "id", "item_id", "user_id")
-_NAME_IDS = "Give the id of each row, in its order: --ids FILE (.txt, .json, .csv or .npy)"
+_NAME_IDS = (
+    "Give the id of each row, in its order: --ids FILE (.txt, .json, .csv or .npy), or --ids rows: row n is id n"
+)
 # how far a length may be from one and still be a rounding of it
 _ROUNDING = 1e-3
 
@@ -30,22 +32,29 @@ class NamedVectors:
 
     Args:
         scaled: how many had another length in the file.
+        empty: rows without a vector, all zero, that were left out of a file whose row n belongs to id n.
     """
 
     ids: list[str]
     values: np.ndarray
     scaled: int = 0
+    empty: int = 0
 
 
 def read_vectors(
-    path: Path, ids: Path | None = None, *, id_column: str | None = None, vector_column: str | None = None
+    path: Path,
+    ids: Path | Literal["rows"] | None = None,
+    *,
+    id_column: str | None = None,
+    vector_column: str | None = None,
 ) -> NamedVectors:
     """The vectors of a file by id, of length one and in float32; those that had it already keep every bit.
 
     Args:
         path: .npy (n, d); Parquet with an id and a list of numbers a row; or a pickle of an array, whose rows are
             numbered as RLMRec numbers them where no ids are given, or of id → vector.
-        ids: the id of each row, for a file that holds none; `<name>.ids.json` beside a .npy is found by itself.
+        ids: the id of each row, for a file that holds none; `<name>.ids.json` beside a .npy is found by itself. "rows"
+            says that row n belongs to id n; such a file cannot leave a row out, so one that is all zero is no vector.
         id_column, vector_column: of a Parquet file, where they cannot be told from the types.
 
     Raises:
@@ -63,11 +72,19 @@ def read_vectors(
         names, values = readers[path.suffix.lower()](path, ids)
     else:
         raise VectorFileError(str(path), "it is of no kind known here", "Expected .npy, .parquet or .pkl")
-    return _checked(path, names, values)
+    if ids != "rows":
+        return _checked(path, names, values)
+    numbers = values.ndim == 2 and values.dtype.kind == "f"
+    kept = np.flatnonzero(values.any(axis=1)) if numbers else np.arange(len(names))
+    if not 0 < len(kept) < len(names):
+        return _checked(path, names, values)
+    return replace(_checked(path, [names[row] for row in kept], values[kept]), empty=len(names) - len(kept))
 
 
 def read_ids(path: Path) -> list[str]:
     """Ids in order: lines of a .txt, a list in a .json, a column of a .csv, a 1-d .npy of integers or texts.
+
+    A .csv with a column `row`, counted from 0, may name them in any order.
 
     Raises:
         VectorFileError: it is none of these.
@@ -158,31 +175,37 @@ def _counted(names: Sequence[str]) -> Mapping[str, int]:
     return counts
 
 
-def _numpy_file(path: Path, ids: Path | None) -> tuple[list[str], np.ndarray]:
+def _numpy_file(path: Path, ids: Path | Literal["rows"] | None) -> tuple[list[str], np.ndarray]:
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise VectorFileError(str(path), f"it is no array of numbers ({error})", "Write it with numpy.save") from error
+    if ids == "rows":
+        return _numbered(values), values
     beside = ids_beside(path)
     if ids is None and not beside.is_file():
         raise VectorFileError(str(path), "nothing says whose its rows are", _NAME_IDS)
     return read_ids(ids or beside), values
 
 
-def _pickle_file(path: Path, ids: Path | None) -> tuple[list[str], np.ndarray]:
+def _numbered(values: np.ndarray) -> list[str]:
+    return [str(row) for row in range(len(values) if values.ndim else 0)]
+
+
+def _pickle_file(path: Path, ids: Path | Literal["rows"] | None) -> tuple[list[str], np.ndarray]:
     found = read_pickle(path)
     if isinstance(found, dict):
-        return _pickled_mapping(path, found, ids)
+        return _pickled_mapping(path, found, ids is not None)
     try:
         values = np.asarray(found)
     except ValueError as error:
         raise VectorFileError(str(path), f"its rows differ in length ({error})", "Expected one array (n, d)") from error
     # RLMRec numbers users and items from 0 in the order of its rows
-    return read_ids(ids) if ids else [str(row) for row in range(len(values) if values.ndim else 0)], values
+    return read_ids(ids) if isinstance(ids, Path) else _numbered(values), values
 
 
-def _pickled_mapping(path: Path, found: dict[Any, Any], ids: Path | None) -> tuple[list[str], np.ndarray]:
-    if ids is not None:
+def _pickled_mapping(path: Path, found: dict[Any, Any], named: bool) -> tuple[list[str], np.ndarray]:
+    if named:
         raise VectorFileError(str(path), "it names its rows itself", "Leave --ids out")
     if any(isinstance(value, dict | str) for value in found.values()):
         cure = "`semalign import … --to FILE.parquet` makes a table of them, which [source] can name"
@@ -277,10 +300,19 @@ def _json_ids(path: Path) -> list[Any]:
 
 def _csv_ids(path: Path) -> list[str]:
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        header, *rows = [row for row in csv.reader(stream) if row]
-    known = [place for place, name in enumerate(header) if name in _ID_COLUMNS] or list(range(len(header)))
+        first = stream.readline()
+        stream.seek(0)
+        header, *rows = [row for row in csv.reader(stream, delimiter=max(",\t;", key=first.count)) if row]
+    numbered = header.index("row") if "row" in header else None
+    known = [place for place, name in enumerate(header) if name in _ID_COLUMNS]
+    known = known or [place for place in range(len(header)) if place != numbered]
     if len(known) != 1:
         raise ValueError(f"expected one column, or one called {', '.join(_ID_COLUMNS)}, got {', '.join(header)}")
+    if numbered is not None:
+        rows.sort(key=lambda row: int(row[numbered]))
+        gap = next((place for place, row in enumerate(rows) if int(row[numbered]) != place), None)
+        if gap is not None:
+            raise ValueError(f"its column `row` does not name row {gap} once")
     return [row[known[0]] for row in rows]
 
 

@@ -15,7 +15,7 @@ from flows.steps.bundle import entity_ids, interaction_parts
 from flows.steps.scores import holm_adjusted, per_user_values
 from flows.steps.split import KNOWN
 from flows.steps.train import PlannedModel, TrainingPlan
-from flows.steps.training_process import run_rec_models
+from flows.steps.training_process import place_of_work, run_rec_models
 from flows.steps.verified import verified_metrics
 from flows.workspace import Workspace
 
@@ -159,9 +159,7 @@ def log_activities(workspace: Workspace, model: PlannedModel) -> dict[str, np.nd
     """
     path = latent_file(workspace.warehouse, model.model_id)
     if not path.is_file():
-        arguments = ["latent", str(path.parent), "--out", str(path), "--device", workspace.device]
-        if workspace.threads:
-            arguments += ["--threads", str(workspace.threads)]
+        arguments = ["latent", str(path.parent), "--out", str(path), *place_of_work(workspace)]
         run_rec_models(model.label, arguments, path.with_suffix(".log"), lambda event: None)
     return stored_activities(path)
 

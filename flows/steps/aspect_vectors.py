@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flows.embedding_sets import DescribedSet, default_set, described, embedding_sets
+from flows.embedding_sets import DescribedSet, default_set, described, embedding_sets, encoder_of
 from flows.errors import SettingValueError
 from flows.settings import Settings
+from flows.steps.aspects import CHOICE
 from flows.steps.encoders import opened_encoder, set_aside, spent
 from flows.steps.rows import strings, vectors
 from flows.steps.texts import HASH, text_hash
 from flows.steps.vector_rows import VectorIndex
+from flows.vector_sources import VECTORS
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -35,11 +37,14 @@ def table_of(aspect: str) -> str:
 
 
 def refuse_taken_names(settings: Settings, aspects: Iterable[str]) -> None:
-    """Nothing, when no set of vectors has the name of an aspect.
+    """Nothing, when no set of vectors has the name of an aspect, and there is an encoder for their texts.
 
     Raises:
         SettingValueError: names the set.
     """
+    if default_set(settings).from_files and any(aspect != CHOICE for aspect in aspects):
+        problem = "answers of a language model have to be embedded, and vectors from files come without an encoder"
+        raise SettingValueError("embeddings.name", VECTORS, problem)
     taken = {one.table: one.wanted for one in described(embedding_sets(settings))}
     for aspect in aspects:
         if wanted := taken.get(table_of(aspect)):
@@ -105,7 +110,7 @@ def _encode(
         return {}
     due = [texts[hashed.decode()] for hashed in missing]
     workspace.progress.note(f"augment: loading {encoder.config.model}")
-    with opened_encoder(workspace, encoder.config, len(due), index.matrix.shape[1] or None) as opened:
+    with opened_encoder(workspace, encoder_of(encoder), len(due), index.matrix.shape[1] or None) as opened:
 
         def on_progress(done: int, total: int) -> None:
             workspace.progress.advance("embed answers", done, total, spent(opened))

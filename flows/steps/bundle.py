@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flows.embedding_sets import PROFILES
 from flows.settings import PlainMapping, digest
 from flows.steps.aspect_vectors import table_of
 from flows.steps.aspects import CHOICE, aspects_of
+from flows.steps.evidence import POOLED
+from flows.steps.modalities import Modality, content_keys, modality, source_of_profiles
 from flows.steps.rows import index_order, positions, strings
 from flows.steps.split import FOLD_IN, PARTS
 from flows.steps.words import words_content
@@ -47,21 +50,79 @@ def interaction_parts(snapshot: Snapshot, ids: Mapping[str, list[str]]) -> dict[
     }
 
 
+def modality_sources(
+    warehouse: Warehouse,
+    snapshot: Snapshot,
+    ids: Mapping[str, list[str]],
+    names: Sequence[str],
+    dtype: MatrixDtype,
+    model: str,
+) -> dict[str, SemanticSource]:
+    """`items` and `users` of the profiles, `items_<name>` and `users_<name>` of every other modality of a model.
+
+    Raises:
+        UnknownModalityError: the snapshot has no set of that name.
+    """
+    found: dict[str, SemanticSource] = {}
+    for name in names:
+        if name == PROFILES:
+            found |= semantic_sources(warehouse, snapshot, ids, dtype)
+        else:
+            found |= _sources_of(warehouse, snapshot, ids, modality(snapshot, name, model), dtype)
+    return found
+
+
 def semantic_sources(
     warehouse: Warehouse, snapshot: Snapshot, ids: Mapping[str, list[str]], dtype: MatrixDtype
 ) -> dict[str, SemanticSource]:
-    """The semantic matrices of a snapshot's items and users, built on first use and shared by every process after."""
+    """The semantic matrices of a snapshot's items and users, built on first use and shared by every process after.
+
+    A default set without any user leaves them to be pooled from their training items when the bundle is read.
+    """
     from rec_models import SemanticSource
 
     embed = snapshot.stages["embed"]["summary"]
-    profile = snapshot.stages["profile"]["summary"]
-    sources = {"items": profile["source"], "users": profile["user_source"]}
+    sources = {"items": source_of_profiles(snapshot), "users": snapshot.stages["profile"]["summary"]["user_source"]}
+    if "source" in embed:  # no profile made these vectors
+        sources["users"] = embed["source"] if embed["users_with_vector"] else POOLED
     found = {}
     for kind, source in sources.items():
-        paths = semantic_matrix(warehouse, snapshot, kind, ids[kind], dtype)
         about = {"source": source, "encoder": embed["encoder"], "encoder_key": embed["encoder_key"], "dtype": dtype}
+        if kind == "users" and "source" in embed and not embed["users_with_vector"]:
+            found[kind] = SemanticSource(None, None, about | {"pooled_from": "items"})
+            continue
+        paths = semantic_matrix(warehouse, snapshot, kind, ids[kind], dtype)
+        found[kind] = SemanticSource(paths.values, paths.mask, about | {"missing": paths.missing}, paths.patch)
+    return found
+
+
+def _sources_of(
+    warehouse: Warehouse, snapshot: Snapshot, ids: Mapping[str, list[str]], one: Modality, dtype: MatrixDtype
+) -> dict[str, SemanticSource]:
+    """The matrices of one modality; rows of ids that are here no longer are left out, those without a vector masked."""
+    from rec_models import SemanticSource
+    from warehouse import MatrixSpec
+
+    ingest = snapshot.stages["ingest"]["summary"]
+    found = {}
+    for kind in ("items", "users"):
+        about: dict[str, str | int] = {
+            "modality": one.name,
+            "source": one.source,
+            "encoder": one.encoder,
+            "dtype": dtype,
+        }
+        about["encoder_key"] = one.encoder_key
+        if kind == "users" and (not one.has_users or one.users_pooled):
+            about["source"] = POOLED
+        if kind == "users" and not one.has_users:
+            found[f"users_{one.name}"] = SemanticSource(None, None, about | {"pooled_from": f"items_{one.name}"})
+            continue
+        key = digest("matrix", MATRIX_VERSION, "modality", one.key, ingest[f"{kind}_hash"], kind, dtype)[:40]
+        place = (one.table, kind.removesuffix("s"), tuple(ids[kind]), one.encoder_key, dtype)
+        paths = warehouse.matrix(snapshot, MatrixSpec(key, *place, leave_strangers=True))
         about["missing"] = paths.missing
-        found[kind] = SemanticSource(paths.values, paths.mask, about, paths.patch)
+        found[f"{kind}_{one.name}"] = SemanticSource(paths.values, paths.mask, about, paths.patch)
     return found
 
 
@@ -121,12 +182,17 @@ def chosen_edges(snapshot: Snapshot, ids: Mapping[str, list[str]], name: str) ->
 
 
 def inputs_key(
-    snapshot: Snapshot, reads_language: bool, aspects: Mapping[str, str], words: PlainMapping | None = None
+    snapshot: Snapshot,
+    reads_language: bool,
+    aspects: Mapping[str, str],
+    modalities: Sequence[str] = (PROFILES,),
+    words: PlainMapping | None = None,
 ) -> str:
-    """What a model is trained on, by content: the split alone, or the split, the vectors, other answers and words."""
+    """What a model is trained on, by content: the split, and the vectors, other answers and words that it reads."""
     ingest = snapshot.stages["ingest"]["summary"]
     facts: list[Any] = [ingest["split_hash"], ingest["items_hash"], ingest["users_hash"]]
     if reads_language:
-        facts.append(snapshot.stages["embed"]["summary"]["semantic_key"])
+        facts += [snapshot.stages["embed"]["summary"]["semantic_key"]] if PROFILES in modalities else []
+        facts += [dict(content_keys(snapshot, modalities))] if set(modalities) - {PROFILES} else []
     facts += [dict(aspects)] if aspects else []
     return digest("inputs", *facts, *(words_content(snapshot, words) if words else []))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flows.errors import SettingValueError
-from flows.steps.training_process import run_rec_models
+from flows.steps.training_process import place_of_work, run_rec_models
 from flows.steps.verified import verified_metrics, verify_files
 from flows.workspace import Workspace
 
@@ -42,9 +42,7 @@ def item_vectors(workspace: Workspace, model_id: str) -> NDArray[np.float32]:
     folder = directory / "vectors"
     if not (folder / "sha256.json").is_file():
         verified_metrics(directory, model_id)
-        arguments = ["vectors", str(directory), "--out", str(folder), "--device", workspace.device]
-        if workspace.threads:
-            arguments += ["--threads", str(workspace.threads)]
+        arguments = ["vectors", str(directory), "--out", str(folder), *place_of_work(workspace)]
         run_rec_models(f"lightgcn ({model_id})", arguments, directory / "vectors.log", lambda event: None)
     verify_files(folder, model_id)
     return np.load(folder / "items.npy", allow_pickle=False)

@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flows.embedding_sets import DescribedSet, EmbeddingSet, by_encoder, described
+from flows.embedding_sets import DescribedSet, EmbeddingSet, by_encoder, described, encoder_of
+from flows.errors import SettingValueError
 from flows.settings import digest
 from flows.steps.due_vectors import DueVectors, due_vectors, tables_of_before
 from flows.steps.encoders import keeps_its_replies, may_be_asked_again, opened_encoder, put_aside, set_aside, spent
+from flows.steps.import_vectors import rows_of_files
 from flows.steps.ingest import stamp
+from flows.steps.modalities import is_imported
 from flows.steps.rows import sequence_hash
 from flows.steps.texts import HASH, SetTexts
 from flows.steps.vector_rows import VectorIndex, vector_rows
+from flows.vector_sources import VECTORS, VectorFiles
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -42,6 +46,8 @@ def embed_profiles(workspace: Workspace, snapshot_id: str, sets: Sequence[Embedd
     Raises:
         What the encoder refuses, and DiskFullError; shards finished before are kept for the next run.
     """
+    from warehouse import arrow_table
+
     warehouse = workspace.warehouse
     upstream = warehouse.snapshot(snapshot_id)
     asked = described(sets)
@@ -50,6 +56,7 @@ def embed_profiles(workspace: Workspace, snapshot_id: str, sets: Sequence[Embedd
         for same in by_encoder(asked):
             warehouse.vector_shards(same[0].identity.key).remove()
         return found
+    _refuse_imported(upstream, asked)
     started = time.monotonic()
     builder = warehouse.begin(upstream)
     for table in tables_of_before(warehouse, upstream) - {one.table for one in asked}:
@@ -57,14 +64,19 @@ def embed_profiles(workspace: Workspace, snapshot_id: str, sets: Sequence[Embedd
     said: dict[str, dict[str, Any]] = {}
     aside: dict[tuple[str, str], tuple[str, str]] = {}
     counted = {"computed": 0, "reused": 0}
-    for same in by_encoder(asked):
+    for one in asked:
+        if isinstance(one.config, VectorFiles):
+            rows = rows_of_files(upstream, one.config, f"{one.wanted.path}.max_unknown")
+            builder.replace(one.table, arrow_table(one.table, rows))
+            said[one.table] = set_summary(upstream, one, rows)
+    for same in by_encoder([one for one in asked if not one.wanted.from_files]):
         shards = warehouse.vector_shards(same[0].identity.key)
         due = due_vectors(warehouse, upstream, same, shards.read())
-        refused = _encode(workspace, same[0].config, due, shards) if len(due.missing) else {}
+        refused = _encode(workspace, encoder_of(same[0]), due, shards) if len(due.missing) else {}
         for one, own in zip(same, due.texts, strict=True):
             rows = vector_rows(own, due.index, one.wanted.pooling)
             _write(builder, one.table, rows, due.index)
-            said[one.table] = set_summary(upstream, one, own, rows)
+            said[one.table] = set_summary(upstream, one, rows, len(own.pooled))
             aside |= _aside(own, refused)
         counted["computed"] += len(due.missing) - len(refused)
         counted["reused"] += due.reused
@@ -94,12 +106,18 @@ def embed_key(upstream: Snapshot, asked: Sequence[DescribedSet]) -> str:
     return digest("embed", VERSION, profile["key"], profile["summary"]["content"], default, *facts)
 
 
-def set_summary(snapshot: Snapshot, one: DescribedSet, texts: SetTexts, rows: Mapping[str, Any]) -> dict[str, Any]:
-    """What the embed stage says of a set; `semantic_key` names exactly the vectors that models will read."""
+def set_summary(snapshot: Snapshot, one: DescribedSet, rows: Mapping[str, Any], pooled: int = 0) -> dict[str, Any]:
+    """What the embed stage says of a set; `semantic_key` names exactly the vectors that models will read.
+
+    Args:
+        pooled: how many users were to be pooled from items.
+    """
     matrix, ingest = rows["embedding"], snapshot.stages["ingest"]["summary"]
     named = zip(rows["kind"], rows["entity_id"], rows["text_hash"], strict=True)
     lines = sequence_hash(f"{kind}\x1f{entity_id}\x1f{hashed}" for kind, entity_id, hashed in named)
     several = {} if one.wanted.reads_profiles_alone else {"texts": one.wanted.texts, "pooling": one.wanted.pooling}
+    # a row of a file goes by the hash of its vector, so that other files with the same vectors change nothing
+    made_by = VECTORS if one.wanted.from_files else one.identity.key
     return {
         "encoder": one.identity.model,
         "encoder_key": one.identity.key,
@@ -107,11 +125,20 @@ def set_summary(snapshot: Snapshot, one: DescribedSet, texts: SetTexts, rows: Ma
         "dtype": one.identity.dtype,
         "dim": int(matrix.shape[1]) if len(matrix) else 0,
         **several,
+        **({"source": f"vectors ({one.identity.model})"} if one.wanted.from_files else {}),
         "items_with_vector": rows["kind"].count("item"),
         "users_with_vector": rows["kind"].count("user"),
-        "users_pooled": len(texts.pooled),
-        "semantic_key": digest(one.identity.key, ingest["items_hash"], ingest["users_hash"], lines),
+        "users_pooled": pooled,
+        "semantic_key": digest(made_by, ingest["items_hash"], ingest["users_hash"], lines),
     }
+
+
+def _refuse_imported(upstream: Snapshot, asked: Sequence[DescribedSet]) -> None:
+    """Nothing, when no set would be written over vectors that somebody imported."""
+    for one in asked:
+        if one.table in upstream.tables and is_imported(upstream, one.table):
+            problem = f"{one.table} holds imported vectors, which it would replace; give this set another name"
+            raise SettingValueError(one.wanted.path, one.table.removeprefix("embeddings_"), problem)
 
 
 def _encode(workspace: Workspace, config: EncoderConfig, due: DueVectors, shards: VectorShards) -> Refused:

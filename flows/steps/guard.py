@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flows.embedding_sets import PROFILES
 from flows.errors import CoverageError, LeakedEvidenceError, StaleEvidenceError
 from flows.settings import ProfileSettings
 from flows.steps.aspects import load_aspects, questioners
@@ -19,6 +20,7 @@ from flows.steps.evidence import (
     training_world,
     user_text_evidence,
 )
+from flows.steps.modalities import modality, reads_profiles
 from flows.steps.rows import records, strings
 from flows.steps.split import KNOWN
 
@@ -72,18 +74,30 @@ def refuse_leaks_of_answers(snapshot: Snapshot, settings: ProfileSettings) -> in
     return len(rows)
 
 
-def refuse_thin_text(snapshot: Snapshot, model: str, required: float) -> None:
-    """Nothing, when enough items have text for a model that reads it.
+def refuse_thin_vectors(snapshot: Snapshot, model: str, modalities: Sequence[str], required: float) -> None:
+    """Nothing, when enough items have text, or a vector, in every modality that a model reads.
 
     Raises:
         CoverageError: names both numbers.
+        UnknownModalityError: no set has the name of a modality.
     """
-    n_text = snapshot.stages["profile"]["summary"]["item_profiles"]
-    if "embed" in snapshot.stages:  # a server may have refused some
-        n_text = min(n_text, snapshot.stages["embed"]["summary"]["items_with_vector"])
-    n_items = snapshot.stages["ingest"]["summary"]["n_items"]
-    if n_text < required * n_items or n_text == 0:
-        raise CoverageError(model, n_text, n_items, required)
+    ids = frozenset(strings(snapshot.read("items", columns=["item_id"]), "item_id"))
+    for name in modalities:
+        if name == PROFILES:
+            n_there, what = _items_with_text(snapshot), "text"
+        else:
+            n_there, what = len(ids & modality(snapshot, name, model).items), f"a vector in `{name}`"
+        if n_there < required * len(ids) or n_there == 0:
+            raise CoverageError(model, n_there, len(ids), required, what)
+
+
+def _items_with_text(snapshot: Snapshot) -> int:
+    n_text, embed = snapshot.stages["profile"]["summary"]["item_profiles"], snapshot.stages.get("embed")
+    if embed is None:
+        return n_text
+    n_vectors = embed["summary"]["items_with_vector"]
+    # a server may have refused some profiles; vectors of other texts, or from files, need none
+    return min(n_text, n_vectors) if reads_profiles(embed["summary"]) else n_vectors
 
 
 def _parts(snapshot: Snapshot) -> dict[tuple[str, str], str]:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from flows.embedding_sets import PROFILE
 from flows.model_choices import ModelChoice, clusters_of, earlier_choice
 from flows.settings import SPEED_ONLY, PlainMapping, Settings, digest
+from flows.steps.modalities import refuse_unknown_modalities
 from flows.workspace import Workspace
 
 
@@ -15,7 +16,11 @@ def check_models(workspace: Workspace, choices: Sequence[ModelChoice], settings:
     """Whether any of the models reads profiles; every setting of theirs validated before anything is paid for.
 
     Settings that a snapshot has seen through need no second look, and so no torch.
+
+    Raises:
+        UnknownModalityError: a model reads vectors that no set has.
     """
+    refuse_unknown_modalities(workspace, choices, settings)
     if settings.split.kind != "given":
         refuse_protocol(settings, settings.split.kind == "users")
     key = settings_key(choices, settings)

@@ -14,7 +14,7 @@ from flows.steps.ingest import stamp
 from flows.steps.rows import positions, strings
 from flows.steps.split import KNOWN
 from flows.steps.train import PlannedModel
-from flows.steps.training_process import run_rec_models
+from flows.steps.training_process import place_of_work, run_rec_models
 from flows.steps.verified import verified_metrics
 from flows.workspace import Workspace
 
@@ -39,10 +39,8 @@ def recommend_items(workspace: Workspace, snapshot_id: str, model: PlannedModel,
     folder = make_directory(workspace.warehouse.inside("staging", f"recommend-{workspace.run_id}"))
     bundle, lists = workspace.warehouse.inside("models", model.model_id), folder / "lists.npz"
     verified_metrics(bundle, model.model_id)
-    arguments = ["recommend", str(bundle), "--k", str(settings.k), "--out", str(lists), "--device", workspace.device]
+    arguments = ["recommend", str(bundle), "--k", str(settings.k), "--out", str(lists), *place_of_work(workspace)]
     arguments += ["--cold-items", settings.cold_items]
-    if workspace.threads:
-        arguments += ["--threads", str(workspace.threads)]
     run_rec_models(model.label, arguments, bundle / "recommend.log", lambda event: None)
     with np.load(lists, allow_pickle=False) as stored:
         items, scores = stored["item_index"], stored["score"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flows.errors import IncomparableModelsError
+from flows.steps.modalities import source_of_profiles
 from flows.steps.train import PlannedModel, TrainingPlan
 from flows.steps.verified import verified_metrics
 
@@ -106,11 +107,10 @@ def compare_models(
     }
     differences = [_difference(model, reference, per_user, select_by) for model, reference in pairs]
     ingest = snapshot.stages["ingest"]["summary"]
-    profile = snapshot.stages.get("profile", {}).get("summary", {})
     return Comparison(
         scores=scores,
         differences=holm(differences),
-        source=profile.get("source", "none"),
+        source=source_of_profiles(snapshot),
         split=ingest["split"],
         protocol=str(plan.models[0].evaluation["protocol"]),
         select_by=select_by,

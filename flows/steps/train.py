@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.embedding_sets import PROFILE
+from flows.embedding_sets import PROFILE, PROFILES
 from flows.model_choices import ModelChoice, clusters_of, earlier_choice
 from flows.progress import duration
 from flows.settings import PlainMapping, ProfileSettings, Settings, WordSettings, digest
@@ -19,12 +19,13 @@ from flows.steps.bundle import (
     entity_ids,
     inputs_key,
     interaction_parts,
-    semantic_sources,
+    modality_sources,
 )
 from flows.steps.clusters import item_clusters_of
-from flows.steps.guard import refuse_leaks, refuse_leaks_of_answers, refuse_thin_text
+from flows.steps.guard import refuse_leaks, refuse_leaks_of_answers, refuse_thin_vectors
+from flows.steps.modalities import content_keys, modalities_of, others_of
 from flows.steps.model_checks import parsed_settings, refuse_protocol, settings_key
-from flows.steps.training_process import OnEvent, run_rec_models
+from flows.steps.training_process import OnEvent, place_of_work, run_rec_models
 from flows.steps.verified import verified_metrics
 from flows.steps.words import word_source
 from flows.workspace import Workspace
@@ -120,7 +121,10 @@ def plan_key(snapshot: Snapshot, choices: Sequence[ModelChoice], settings: Setti
     upstream = snapshot.stages.get("embed", snapshot.stages["ingest"])["key"]
     # a stage under an unchanged key has other answers after a retry
     answers = [answered_aspects(snapshot, name) for name in sorted({choice.name for choice in choices})]
-    said = [found for found in answers if found]
+    said: list[Mapping[str, str | None]] = [found for found in answers if found]
+    # what was imported is part of no stage's key
+    if others := {name for choice in choices for name in others_of(choice.mapping)}:
+        said.append(content_keys(snapshot, sorted(others)))
     key = settings_key(choices, settings)
     counted = [settings.words.model_dump(mode="json")] if settings.words != WordSettings() else []
     return digest("train", VERSION, upstream, key, settings.profiles.min_coverage, *([said] if said else []), *counted)
@@ -169,7 +173,8 @@ def _planned(
     mapping = config.model_dump(mode="json")
     built_on = below.model_id if below is not None and clusters_of(mapping) > 1 else None
     words = settings.words.model_dump(mode="json") if config.reads_words else {}
-    inputs = inputs_key(snapshot, config.asks_for_language, answered_aspects(snapshot, choice.name), words)
+    answers = answered_aspects(snapshot, choice.name)
+    inputs = inputs_key(snapshot, config.asks_for_language, answers, modalities_of(mapping), words)
     facts = [inputs, mapping, training, evaluation, seed]
     model_id = digest("model", VERSION, *facts, *([built_on] if built_on else []))[:16]
     named = (choice.label, choice.role, choice.name, seed, model_id, config.asks_for_language)
@@ -192,7 +197,8 @@ def train_model(
     final = warehouse.inside("models", model.model_id)
     snapshot = warehouse.snapshot(snapshot_id)
     if model.reads_profiles:  # today's limit, for a trained model too
-        refuse_thin_text(snapshot, model.label, profiles.min_coverage)
+        modalities = modalities_of(model.config) if model.reads_language else (PROFILES,)
+        refuse_thin_vectors(snapshot, model.label, modalities, profiles.min_coverage)
     if is_trained(warehouse, model.model_id):
         return model.model_id
     snapshot = snapshot.doubting()
@@ -200,9 +206,7 @@ def train_model(
         _check_language(workspace, snapshot, profiles)
     partial = warehouse.inside("models", f"{model.model_id}.partial")
     _prepare_bundle(workspace, snapshot, model, partial)
-    arguments = ["train", str(partial), "--device", workspace.device]
-    if workspace.threads:
-        arguments += ["--threads", str(workspace.threads)]
+    arguments = ["train", str(partial), *place_of_work(workspace)]
     run_rec_models(model.title(), arguments, partial / "train.log", _follow(workspace, model, tells_test))
     metrics = verified_metrics(partial, model.model_id)
     _describe(partial, snapshot, model, metrics)
@@ -276,13 +280,12 @@ def _words(
 def _semantic(
     warehouse: Warehouse, snapshot: Snapshot, ids: Mapping[str, list[str]], model: PlannedModel
 ) -> dict[str, SemanticSource]:
-    """Profiles of items and users, and what the model asked for beside them."""
+    """The modalities that the model reads, and what it asked for beside them."""
     if not model.reads_language:
         return {}
-    dtype = model.training["semantic_dtype"]
-    return semantic_sources(warehouse, snapshot, ids, dtype) | aspect_sources(
-        warehouse, snapshot, ids, model.name, dtype
-    )
+    dtype, names = model.training["semantic_dtype"], modalities_of(model.config)
+    found = modality_sources(warehouse, snapshot, ids, names, dtype, model.label)
+    return found | aspect_sources(warehouse, snapshot, ids, model.name, dtype)
 
 
 def _follow(workspace: Workspace, model: PlannedModel, tells_test: bool) -> OnEvent:

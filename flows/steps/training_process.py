@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.errors import TrainingFailedError
+from flows.workspace import Workspace
 
 STOP_WITHIN_S = 10.0
 # All that a training process is told of the environment: where programs, libraries and devices are, and how many
@@ -21,7 +22,16 @@ _TOLD_PREFIXES = (
     *("CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_", "TORCH", "PYTORCH_", "TRITON_"),
 )
 
+# Beneath the matrices of the warehouse, so that whatever clears those clears what was made of them.
+DERIVED = ("matrices", "derived")
+
 OnEvent = Callable[[Mapping[str, Any]], None]
+
+
+def place_of_work(workspace: Workspace) -> list[str]:
+    """Arguments that say where a process computes, with how many threads, and where it keeps graphs for the next."""
+    threads = ["--threads", str(workspace.threads)] if workspace.threads else []
+    return ["--device", workspace.device, *threads, "--cache", str(workspace.warehouse.inside(*DERIVED))]
 
 
 def run_rec_models(label: str, arguments: Sequence[str], log: Path, on_event: OnEvent) -> None:

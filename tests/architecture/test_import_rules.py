@@ -38,6 +38,7 @@ LAYERS = {  # inside rec_models, low to high; a module may import from its own l
     "errors": 0,
     "memory": 0,
     "protocols": 0,
+    "derived": 0,
     "interactions": 0,
     "gaussians": 0,
     "matching": 1,

@@ -17,7 +17,7 @@ from flows import cli
 from flows.errors import CoverageError, LeakedEvidenceError, StaleEvidenceError
 from flows.settings import Settings
 from flows.settings_layers import load_settings
-from flows.steps.guard import refuse_leaks, refuse_thin_text
+from flows.steps.guard import refuse_leaks, refuse_thin_vectors
 from warehouse import Warehouse, arrow_table
 
 DIM = 24
@@ -368,6 +368,6 @@ def test_honest_profiles_pass_the_guard(finished):
 def test_too_little_text_is_refused(finished):
     snapshot = Warehouse(finished / "w").current()
     assert snapshot is not None
-    refuse_thin_text(snapshot, "dmrec", 0.95)
+    refuse_thin_vectors(snapshot, "dmrec", ("profiles",), 0.95)
     with pytest.raises(CoverageError, match="19 of 20 items"):
-        refuse_thin_text(snapshot, "dmrec", 0.96)
+        refuse_thin_vectors(snapshot, "dmrec", ("profiles",), 0.96)

@@ -80,6 +80,18 @@ def test_an_array_and_its_ids_become_a_table_of_their_own(folder, capsys, form):
     assert code == 0 and not again["changed"] and again["snapshot"] == now.id
 
 
+def test_row_n_of_an_array_belongs_to_id_n_where_that_is_said(folder, capsys):
+    values = VALUES.copy()
+    values[2] = 0
+    np.save(folder / "v.npy", values)
+    code, said, _ = command(capsys, "import", "v.npy", "--as", "rows", "--kind", "item", "--ids", "rows")
+    assert (code, said["rows"], said["missing"], said["unknown"]) == (0, 3, 1, 0)
+    rows = Warehouse(folder / "w").current().read("embeddings_rows").to_pylist()
+    assert {row["entity_id"]: row["embedding"] for row in rows} == {str(n): VALUES[n].tolist() for n in (0, 1, 3)}
+    code, _, last = command(capsys, "import", "v.npy", "--as", "profiles", "--kind", "item", "--ids", "rows")
+    assert code == 2 and "the name that models give the default set" in last
+
+
 def test_items_and_users_lie_in_one_table_and_each_is_replaced_alone(folder, capsys):
     np.save(folder / "v.npy", VALUES[SHUFFLED])
     ids = str(saved_ids(folder, "txt"))

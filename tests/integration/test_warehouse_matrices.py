@@ -273,3 +273,19 @@ print(warehouse.matrix(warehouse.current(), spec).values.stat().st_ino)
     seen = {worker.communicate(timeout=60)[0] for worker in workers}
     assert [worker.returncode for worker in workers] == [0, 0, 0]
     assert seen == {f"{warehouse.matrix(snapshot, spec()).values.stat().st_ino}\n".encode()}
+
+
+def test_rows_of_ids_outside_the_order_are_left_out_where_that_is_asked_for_and_else_refused(warehouse):
+    rng = np.random.default_rng(4)
+    print("seed 4")
+    snapshot = commit(warehouse, texts(missing=(3, 5)), shuffle=2)
+    whole = dict(zip(ORDER, expected(texts(missing=(3, 5))), strict=True))
+    with pytest.raises(MatrixError, match="no place in the order"):
+        warehouse.matrix(snapshot, spec("strict", order=ORDER[:-1]))
+    for turn in range(4):
+        order = tuple(rng.permutation([*ORDER, "new"])[: rng.integers(1, len(ORDER))].tolist())
+        paths = warehouse.matrix(snapshot, spec(f"k{turn}", order=order, leave_strangers=True))
+        values, mask = paths.open()
+        np.testing.assert_array_equal(values, [whole.get(name, np.zeros(WIDTH)) for name in order])
+        there = [name in whole and name not in (ORDER[3], ORDER[5]) for name in order]
+        assert mask.tolist() == there and paths.missing == there.count(False)

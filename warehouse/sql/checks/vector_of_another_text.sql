@@ -4,5 +4,6 @@ FROM embeddings AS placed
 JOIN profiles AS told ON told.kind = placed.kind AND told.entity_id = placed.entity_id
 WHERE told.profile IS NOT NULL
   AND placed.text_hash <> sha256(told.profile)
-  -- made of other texts too, which are not in this table
+  -- made of other texts too, which are not in this table, or read from a file
   AND NOT starts_with(placed.text_hash, 'texts:')
+  AND NOT starts_with(placed.text_hash, 'file:')
