@@ -4,9 +4,10 @@
         [--device cpu] [--chunk N] [--sides ours,topk] [--json]
 
 The bound is operations (2 x rows x rows x width) over the best rate of float32 products measured in the same process,
-before and after. `topk` is the plain way, whole rows of products and torch's top-k. Processor seconds stand beside the
-clock's: on a machine that is busy with other things they are the ones that mean something. Vectors are drawn at random;
-speed does not depend on what they mean, but for many equal cosines at the edge of a neighbourhood.
+before and after. `topk` is the plain way, whole rows of products and torch's top-k. Processor seconds and their ratio
+stand beside the clock's: on a machine that is busy with other things they are the ones that mean something. Vectors
+are drawn at random; speed does not depend on what they mean, but for many equal cosines at the edge of a
+neighbourhood.
 """
 
 from __future__ import annotations
@@ -34,13 +35,14 @@ def spent(act: Callable[[], object], device: torch.device) -> tuple[float, float
     return time.perf_counter() - wall, time.process_time() - busy
 
 
-def product_rate(width: int, device: torch.device) -> float:
-    """Floating-point operations a second of clock time of a product of (2048, width) with (width, 4096)."""
+def product_rates(width: int, device: torch.device) -> tuple[float, float]:
+    """Operations a second of the clock and of the processor in a product of (2048, width) with (width, 4096)."""
     rows = 1 if device.type == "cpu" else 16
     left, right = torch.randn(2048 * rows, width, device=device), torch.randn(width, 4096 * rows, device=device)
     spent(lambda: left @ right, device)
-    taken = [spent(lambda: left @ right, device)[0] for _ in range(20)]
-    return 2 * left.numel() * right.shape[1] / statistics.median(taken)
+    taken = [spent(lambda: left @ right, device) for _ in range(20)]
+    operations = 2 * left.numel() * right.shape[1]
+    return operations / statistics.median(wall for wall, _ in taken), operations / min(busy for _, busy in taken)
 
 
 def plain(vectors: Tensor, present: Tensor, k: int, *, chunk: int | None = None) -> Neighbours:
@@ -62,15 +64,17 @@ def race(given: argparse.Namespace, side: str, vectors: Tensor) -> dict[str, Any
     device = vectors.device
     present = torch.ones(len(vectors), dtype=torch.bool, device=device)
     act = {"ours": nearest_neighbours, "topk": plain}[side]
-    before = product_rate(given.width, device)
+    before = product_rates(given.width, device)
     wall, busy = spent(lambda: act(vectors, present, given.k, chunk=given.chunk), device)
-    rate = max(before, product_rate(given.width, device))
-    bound = 2 * given.rows**2 * given.width / rate
+    rate, busy_rate = (max(pair) for pair in zip(before, product_rates(given.width, device), strict=True))
+    operations = 2 * given.rows**2 * given.width
+    bound = operations / rate
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     about = {"side": side, "rows": given.rows, "width": given.width, "k": given.k, "dtype": given.dtype}
     about |= {"device": str(device), "threads": torch.get_num_threads(), "gflop_per_s": round(rate / 1e9, 1)}
     about |= {"seconds": round(wall, 2), "processor_s": round(busy, 2), "bound_s": round(bound, 2)}
-    about |= {"ratio": round(wall / bound, 3), "peak_memory_bytes": peak}
+    about |= {"ratio": round(wall / bound, 3), "processor_ratio": round(busy * busy_rate / operations, 3)}
+    about |= {"peak_memory_bytes": peak}
     return about | ({"device_bytes": torch.cuda.max_memory_allocated(device)} if device.type == "cuda" else {})
 
 
@@ -93,9 +97,10 @@ def main() -> None:
     del drawn
     for side in given.sides.split(","):
         row = race(given, side, vectors)
-        seconds = f"{row['seconds']} s ({row['processor_s']} of processor), {row['ratio']} of the bound"
+        ratios = f"{row['ratio']} ({row['processor_ratio']}) of the bound {row['bound_s']} s"
+        seconds = f"{row['seconds']} s ({row['processor_s']} of processor), {ratios}"
         memory = f"{row['peak_memory_bytes'] / 1e6:.0f} MB"
-        print(json.dumps(row) if given.json else f"{side}: {seconds} {row['bound_s']} s; {memory}", flush=True)
+        print(json.dumps(row) if given.json else f"{side}: {seconds}; {memory}", flush=True)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,16 @@ def unit(rows: Tensor) -> Tensor:
     return exact / (1e-8 + exact.square().sum(-1, keepdim=True)).sqrt()
 
 
+def mean_where(terms: Tensor, counted: Tensor) -> Tensor:
+    """() mean of the terms that are counted; 0 if there is none.
+
+    Args:
+        terms: (n,).
+        counted: (n,) bool.
+    """
+    return torch.where(counted, terms, 0).sum() / counted.sum().clamp_min(1)
+
+
 def info_nce(
     anchors: Tensor,
     targets: Tensor,

@@ -5,9 +5,11 @@ from typing import Annotated, get_args
 from pydantic import Field
 
 from rec_models.models.alpharec import AlphaRecConfig, AlphaRecStarConfig
+from rec_models.models.bm3 import BM3Config
 from rec_models.models.cvga import CVGAConfig
 from rec_models.models.dmrec import DMRecConfig
 from rec_models.models.ease import EASEConfig
+from rec_models.models.freedom import FREEDOMConfig
 from rec_models.models.kar import KARConfig
 from rec_models.models.l_diffrec import LDiffRecConfig
 from rec_models.models.lightgcn import LightGCNConfig
@@ -16,6 +18,7 @@ from rec_models.models.mult_vae import MultVAEConfig
 from rec_models.models.popularity import PopularityConfig
 from rec_models.models.rlmrec_c import RLMRecCConfig
 from rec_models.models.rlmrec_g import RLMRecGConfig
+from rec_models.models.vbpr import VBPRConfig
 
 # Bases that a matching (and later anchors and flows) can wrap.
 VariationalConfig = Annotated[MultVAEConfig | CVGAConfig | LDiffRecConfig, Field(discriminator="name")]
@@ -36,7 +39,10 @@ ModelConfig = Annotated[
     | KARConfig
     | LLMRecConfig
     | AlphaRecConfig
-    | AlphaRecStarConfig,
+    | AlphaRecStarConfig
+    | VBPRConfig
+    | FREEDOMConfig
+    | BM3Config,
     Field(discriminator="name"),
 ]
 
@@ -46,9 +52,11 @@ __all__ = [
     "CONFIGS",
     "AlphaRecConfig",
     "AlphaRecStarConfig",
+    "BM3Config",
     "CVGAConfig",
     "DMRecConfig",
     "EASEConfig",
+    "FREEDOMConfig",
     "KARConfig",
     "LDiffRecConfig",
     "LLMRecConfig",
@@ -58,5 +66,6 @@ __all__ = [
     "PopularityConfig",
     "RLMRecCConfig",
     "RLMRecGConfig",
+    "VBPRConfig",
     "VariationalConfig",
 ]
