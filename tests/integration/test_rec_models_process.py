@@ -130,6 +130,7 @@ def dmrec(**matching):
         (3, {"name": "dmrec", "base": CVGA}),
         (4, {"name": "dmrec", "base": L_DIFFREC}),
         *((3, {"name": name, "batch_pairs": 64}) for name in PAIRWISE),
+        (3, {"name": "freedom", "batch_pairs": 64, "item_graph": "learned"}),
     ],
 )
 def test_T_T3_a_run_cut_off_and_resumed_ends_with_the_same_weights(tmp_path, cut_at, model, precision):
