@@ -37,7 +37,7 @@ class BM3Config(RecommenderConfig):
 
     name: Literal["bm3"] = "bm3"
     dim: int = Field(default=64, ge=1)
-    layers: int = Field(default=2, ge=0)
+    layers: int = Field(default=1, ge=0)
     dropout: float = Field(default=0.3, ge=0, lt=1)
     modalities: tuple[str, ...] = Field(default=("profiles",), min_length=1)
     modality_loss_weight: float = Field(default=2.0, ge=0)

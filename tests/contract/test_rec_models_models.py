@@ -32,7 +32,7 @@ SMALL = {
     "alpharec_star": {"dim": 8, "negatives": 16},
     "vbpr": {"dim": 8, "taste_dim": 8},
     "freedom": {"dim": 8, "neighbours": 3, "prune_share": 0.2},
-    "bm3": {"dim": 8, "layers": 1},
+    "bm3": {"dim": 8},
 }
 # Popularity cannot know a user's colour; every other model must.
 IMPERSONAL = {"popularity"}

@@ -266,7 +266,7 @@ def cosine(a, b):
 @given(seeds)
 def test_bm3_draws_each_view_to_the_other_before_the_predictor(seed):
     inputs, taken = world(seed)
-    model = built(BM3Config(dim=3, modalities=BOTH, dropout=0, modality_loss_weight=0.5), inputs)
+    model = built(BM3Config(dim=3, layers=2, modalities=BOTH, dropout=0, modality_loss_weight=0.5), inputs)
     state = {key: value.double().numpy() for key, value in model.state_dict().items()}
     users, items = dense_final(state, taken, np.eye(N_ITEMS), 2, 1)  # an item's own embedding once more
 
