@@ -65,6 +65,12 @@ class SparseLinear(nn.Module):
         return rows_times(batch, self.weight) + self.bias
 
 
+def of_distinct(layer: nn.Module, table: Tensor, rows: Tensor) -> Tensor:
+    """(len(rows), width) layer(table[rows]), a row that is named twice computed once."""
+    found, places = torch.unique(rows, return_inverse=True)
+    return layer(table[found])[places]
+
+
 def linear(n_in: int, n_out: int, init: Init = "torch_default") -> nn.Linear:
     """nn.Linear with its own initialisation or Xavier-uniform weights and zero bias."""
     layer = nn.Linear(n_in, n_out)

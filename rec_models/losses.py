@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import sparse
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -13,6 +15,8 @@ from rec_models.interactions import UserBatch
 # Rows per slice of the element-wise part: 64 x 10,000 float32 stay in the second-level cache.
 _ROWS_AT_ONCE = 64
 _ROWS_OF_A_DEVICE = 4096
+# Products of a matrix product that a CPU makes in the time of one product by gathered rows.
+_CELLS_A_CHOICE = 10
 
 
 def multinomial_nll(logits: Tensor, batch: UserBatch) -> Tensor:
@@ -65,6 +69,16 @@ def unit(rows: Tensor) -> Tensor:
     """Rows scaled to unit length, smoothly at 0: x / sqrt(1e-8 + |x|^2), in float32 at least."""
     exact = rows if rows.dtype == torch.float64 else rows.float()
     return exact / (1e-8 + exact.square().sum(-1, keepdim=True)).sqrt()
+
+
+def mean_where(terms: Tensor, counted: Tensor) -> Tensor:
+    """() mean of the terms that are counted; 0 if there is none.
+
+    Args:
+        terms: (n,).
+        counted: (n,) bool.
+    """
+    return torch.where(counted, terms, 0).sum() / counted.sum().clamp_min(1)
 
 
 def info_nce(
@@ -130,6 +144,57 @@ def sampled_softmax(positive: Tensor, negatives: Tensor) -> Tensor:
     Deviations: none.
     """
     return F.softplus(torch.logsumexp(negatives, dim=-1) - positive)
+
+
+def chosen_products(table: Tensor, rows: Tensor, others: Tensor, columns: Tensor) -> Tensor:
+    """(n, k) the entries of table[rows] @ others.T that `columns` names in each row.
+
+    Args:
+        table: (_, width).
+        rows: (n,) int64; a row may be named many times.
+        others: (m, width), of the same type.
+        columns: (n, k) int64; a column may be named twice.
+
+    Where the whole product of the different rows is small beside what is chosen of it, and on a GPU, it is made and
+    gathered from; otherwise the chosen entries alone are made, forwards and backwards.
+    """
+    found, places = torch.unique(rows, return_inverse=True)
+    if table.device.type == "cpu" and len(found) * len(others) > _CELLS_A_CHOICE * columns.numel():
+        return _ChosenProducts.apply(table[rows], others, columns)  # type: ignore[no-any-return]
+    whole = (table[found] @ others.t()).flatten()
+    return whole.gather(0, (places[:, None] * len(others) + columns).flatten()).view(columns.shape)
+
+
+class _ChosenProducts(torch.autograd.Function):
+    """The chosen entries of left @ right.T by the kernels of embedding bags."""
+
+    @staticmethod
+    def forward(ctx, left: Tensor, right: Tensor, columns: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(left, right, columns)
+        # the gradient of a bag's weights is the product of each member with what is pulled at the bag: left
+        weights = torch.ones(columns.shape, dtype=left.dtype, requires_grad=True)
+        with torch.enable_grad():
+            bags = F.embedding_bag(columns, right.detach(), mode="sum", per_sample_weights=weights)
+        [products] = torch.autograd.grad(bags, weights, left.detach())
+        return products
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        left, right, columns = ctx.saved_tensors
+        rows, k = columns.shape
+        grad_left = F.embedding_bag(columns, right, mode="sum", per_sample_weights=grad)
+        starts = np.arange(0, rows * k + 1, k)
+        by_row = sparse.csr_array(
+            (grad.contiguous().numpy().ravel(), columns.numpy().ravel(), starts), (rows, len(right))
+        )
+        entries = by_row.tocsc()  # counts, where a sort would take four times as long
+        members, starts = (torch.from_numpy(array.astype(np.int64)) for array in (entries.indices, entries.indptr))
+        weights = torch.from_numpy(entries.data)
+        grad_right = F.embedding_bag(
+            members, left, starts, mode="sum", per_sample_weights=weights, include_last_offset=True
+        )
+        return grad_left, grad_right, None
 
 
 class _DecodedMultinomialNLL(torch.autograd.Function):

@@ -120,17 +120,30 @@ def under_control(
     if language == "profiles":
         return items, users
     rng = np.random.default_rng([inputs.seed, 0x5E])
-    if language == "shuffled":
-        order = torch.from_numpy(rng.permutation(len(items.vectors)))
-        items = replace(items, vectors=items.vectors[order], present=items.present[order])
-    else:
-        items = replace(items, vectors=_unit_rows(rng, items))
+    items = _controlled(items, language, rng)
     if users.pooled:
         return items, pooled_users(items, inputs.known)
-    if language == "random":
-        return items, replace(users, vectors=_unit_rows(rng, users))
-    order = torch.from_numpy(rng.permutation(len(users.vectors)))
-    return items, replace(users, vectors=users.vectors[order], present=users.present[order])
+    return items, _controlled(users, language, rng)
+
+
+def item_modalities(
+    model: str, inputs: ModelInputs, modalities: tuple[str, ...], language: Language
+) -> dict[str, SemanticMatrix]:
+    """Item matrices by modality: `profiles` is the bundle's `items`, any other name m its `items_m`.
+
+    Under a control the same permutation moves every modality of an item; random vectors are drawn for each alone.
+
+    Raises:
+        MissingSemanticMatrixError: the bundle lacks one of them.
+    """
+    found = {}
+    for place, modality in enumerate(modalities):
+        name = "items" if modality == "profiles" else f"items_{modality}"
+        if name not in inputs.semantic:
+            raise MissingSemanticMatrixError(model, name, sorted(inputs.semantic))
+        seed = [inputs.seed, 0x5E, place] if language == "random" and place else [inputs.seed, 0x5E]
+        found[modality] = _controlled(inputs.semantic[name], language, np.random.default_rng(seed))
+    return found
 
 
 def pooled_users(items: SemanticMatrix, known: InteractionMatrix) -> SemanticMatrix:
@@ -146,6 +159,15 @@ def pooled_users(items: SemanticMatrix, known: InteractionMatrix) -> SemanticMat
     norms = summed.norm(dim=1, keepdim=True)
     unit = (summed / norms.clamp_min(1e-12)).to(items.vectors.dtype)
     return SemanticMatrix(unit, norms.squeeze(1) > 0, pooled=True)
+
+
+def _controlled(matrix: SemanticMatrix, language: Language, rng: np.random.Generator) -> SemanticMatrix:
+    if language == "profiles":
+        return matrix
+    if language == "random":
+        return replace(matrix, vectors=_unit_rows(rng, matrix))
+    order = torch.from_numpy(rng.permutation(len(matrix.vectors)))
+    return replace(matrix, vectors=matrix.vectors[order], present=matrix.present[order])
 
 
 def _unit_rows(rng: np.random.Generator, like: SemanticMatrix) -> Tensor:

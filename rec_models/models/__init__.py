@@ -7,11 +7,13 @@ from pydantic import Field
 from rec_models.models.addvae import ADDVAEConfig
 from rec_models.models.alpharec import AlphaRecConfig, AlphaRecStarConfig
 from rec_models.models.bandvae import BANDVAEConfig
+from rec_models.models.bm3 import BM3Config
 from rec_models.models.cdae import CDAEConfig
 from rec_models.models.cvga import CVGAConfig
 from rec_models.models.dmrec import DMRecConfig
 from rec_models.models.ease import EASEConfig
 from rec_models.models.elsa import ELSAConfig
+from rec_models.models.freedom import FREEDOMConfig
 from rec_models.models.item_knn import ItemKNNConfig
 from rec_models.models.kar import KARConfig
 from rec_models.models.l_diffrec import LDiffRecConfig
@@ -27,6 +29,7 @@ from rec_models.models.rec_vae import RecVAEConfig
 from rec_models.models.rlmrec_c import RLMRecCConfig
 from rec_models.models.rlmrec_g import RLMRecGConfig
 from rec_models.models.slim import SLIMConfig
+from rec_models.models.vbpr import VBPRConfig
 from rec_models.models.wmf import WMFConfig
 
 # Bases that a matching and anchors can wrap.
@@ -69,7 +72,10 @@ ModelConfig = Annotated[
     | KARConfig
     | LLMRecConfig
     | AlphaRecConfig
-    | AlphaRecStarConfig,
+    | AlphaRecStarConfig
+    | VBPRConfig
+    | FREEDOMConfig
+    | BM3Config,
     Field(discriminator="name"),
 ]
 
@@ -81,11 +87,13 @@ __all__ = [
     "AlphaRecConfig",
     "AlphaRecStarConfig",
     "BANDVAEConfig",
+    "BM3Config",
     "CDAEConfig",
     "CVGAConfig",
     "DMRecConfig",
     "EASEConfig",
     "ELSAConfig",
+    "FREEDOMConfig",
     "ItemKNNConfig",
     "KARConfig",
     "LDiffRecConfig",
@@ -104,6 +112,7 @@ __all__ = [
     "RecVAEConfig",
     "SEMMacridVAEConfig",
     "SLIMConfig",
+    "VBPRConfig",
     "VariationalConfig",
     "WMFConfig",
 ]

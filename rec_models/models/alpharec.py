@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rec_models.blocks import leaky_mlp
 from rec_models.graph import GraphRecommender, adjacency, scaled, smoothed
 from rec_models.interactions import InteractionMatrix, PairBatch, ResidentInteractions, UserBatch
-from rec_models.losses import sampled_softmax, unit
+from rec_models.losses import chosen_products, sampled_softmax, unit
 from rec_models.recommender import RecommenderConfig
 from rec_models.semantic import Language, ModelInputs, SemanticMatrix, language_of
 
@@ -128,10 +128,9 @@ class AlphaRec(GraphRecommender):
     def loss(self, batch: PairBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
         """Softmax of the taken item among drawn ones."""
         users, items = self.vectors()
-        own, negatives = users[batch.users], batch.negatives(rng, self.config.negatives)
-        with torch.autocast(own.device.type, enabled=False):
-            cosines = own @ items.t()  # gathering k item rows a pair would move more than all products do
-        picked = cosines.gather(1, torch.cat([batch.items[:, None], negatives], 1)) / self.config.temperature
+        chosen = torch.cat([batch.items[:, None], batch.negatives(rng, self.config.negatives)], 1)
+        with torch.autocast(users.device.type, enabled=False):
+            picked = chosen_products(users, batch.users, items, chosen) / self.config.temperature
         return {"ranking": sampled_softmax(picked[:, 0], picked[:, 1:]).mean()}
 
 

@@ -66,6 +66,7 @@ LAYERS = {  # inside rec_models, low to high; a module may import from its own l
     "graph": 2,
     "item_weights": 2,
     "text_graph": 2,
+    "neighbours": 2,
     "cold": 2,
     "models": 3,
     "settings": 4,

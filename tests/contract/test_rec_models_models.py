@@ -43,6 +43,9 @@ SMALL = {
     "llmrec": {"dim": 8},
     "alpharec": {"dim": 8, "negatives": 16},
     "alpharec_star": {"dim": 8, "negatives": 16},
+    "vbpr": {"dim": 8, "taste_dim": 8},
+    "freedom": {"dim": 8, "neighbours": 3, "prune_share": 0.2},
+    "bm3": {"dim": 8},
 }
 # Popularity cannot know a user's colour, and random does not want to; every other model must.
 IMPERSONAL = {"popularity", "random"}

@@ -22,6 +22,9 @@ FROZEN = {
     "llmrec": (1.380952, -5.994502, 3.995399),
     "alpharec": (2.402596, -0.329567, 0.425752),
     "alpharec_star": (2.158088, -0.237336, 0.439498),
+    "vbpr": (0.110969, -3.052624, 2.434459),
+    "freedom": (0.478614, -0.262271, 0.346811),
+    "bm3": (3.305142, 2.261345, 2.113590),
 }
 
 
@@ -64,5 +67,5 @@ def test_ten_steps_end_where_they_ended(name):
 
 
 if __name__ == "__main__":
-    for each in ("lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star"):
+    for each in FROZEN:
         print(f'    "{each}": ({", ".join(f"{value:.6f}" for value in measured(each))}),')

@@ -27,6 +27,7 @@ from rec_models.training import load_trained, train
 N_USERS, N_ITEMS = 40, 30
 BASE = {"name": "mult_vae", "hidden_dim": 8, "latent_dim": 4}
 PAIRWISE = ("lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star")
+PAIRWISE += ("vbpr", "freedom", "bm3")
 QUICK = {"epochs": 6, "batch_size": 16, "evaluate_every": 2}
 CLUSTERS = np.arange(N_ITEMS) % 2
 CVGA = {"name": "cvga", "latent_dim": 4}
@@ -161,6 +162,7 @@ def dmrec(**matching):
         (4, {"name": "pia", "base": REC_VAE, "plateau": 1, "growth": 3.0}),  # by then the weight has grown
         (3, {"name": "pia", "base": {"name": "dmrec", "base": REC_VAE}, "anchors": "text_tied"}),
         *((3, {"name": name, "batch_pairs": 64}) for name in PAIRWISE),
+        (3, {"name": "freedom", "batch_pairs": 64, "item_graph": "learned"}),
     ],
 )
 def test_T_T3_a_run_cut_off_and_resumed_ends_with_the_same_weights(tmp_path, cut_at, model, precision):

@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rec_models import interactions, losses
 from rec_models.graph import adjacency, kept_edges, scaled, smoothed
 from rec_models.interactions import InteractionMatrix, ResidentInteractions
-from rec_models.losses import bpr, info_nce, sampled_softmax
+from rec_models.losses import bpr, chosen_products, info_nce, sampled_softmax
 from rec_models.models import LightGCNConfig
 from rec_models.semantic import ModelInputs
 
@@ -210,3 +211,38 @@ def test_an_epoch_is_every_interaction_once(batch_pairs):
     seen = sorted((int(u), int(i)) for batch in batches for u, i in zip(batch.users, batch.items, strict=True))
     assert seen == sorted((u, i) for u, i in zip(*np.nonzero(taken), strict=True) if not taken[u].all())
     assert max(len(batch) for batch in batches) <= batch_pairs
+
+
+@pytest.mark.parametrize("cells", [0, 10**9], ids=["chosen entries alone", "whole product"])
+@QUICK
+@given(seeds)
+def test_chosen_products_and_their_gradients_are_those_of_the_whole_product(cells, seed):
+    print("seed", seed)
+    rng = np.random.default_rng(seed)
+    n_rows, n_others, pairs, k = (int(size) for size in rng.integers(1, 9, 4))
+    table, others = (torch.from_numpy(rng.standard_normal((n, 5))).requires_grad_() for n in (n_rows, n_others))
+    rows = torch.from_numpy(rng.integers(0, n_rows, pairs))
+    columns = torch.from_numpy(rng.integers(0, n_others, (pairs, k)))  # some twice, some never
+    pull = torch.from_numpy(rng.standard_normal((pairs, k)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses, "_CELLS_A_CHOICE", cells)
+        found = chosen_products(table, rows, others, columns)
+    expected = (table[rows] @ others.t()).gather(1, columns)
+    torch.testing.assert_close(found, expected)
+    of_found, of_expected = (torch.autograd.grad((each * pull).sum(), (table, others)) for each in (found, expected))
+    torch.testing.assert_close(of_found, of_expected)
+
+
+@QUICK
+@given(seeds)
+def test_negatives_are_the_same_whether_what_is_left_is_listed_or_searched_for(seed):
+    train, _, _ = world(seed)
+    drawn = []
+    for most in (0, 10**9):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(interactions, "_CELLS_LISTED", most)
+            history = ResidentInteractions(train)
+            batch = history.pairs(history.paired)
+            drawn.append(batch.negatives(torch.Generator().manual_seed(seed), 20))
+    assert torch.equal(*drawn)
+    assert drawn[0].dtype == torch.int64

@@ -24,7 +24,7 @@ from rec_models.models.llmrec import surrogate_edges
 from rec_models.semantic import ModelInputs, SemanticMatrix
 
 N_USERS, N_ITEMS, DIM = 7, 9, 6
-NAMES = ("lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star")
+NAMES = ("lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star", "vbpr", "freedom", "bm3")
 QUICK = settings(max_examples=15, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 
