@@ -44,6 +44,7 @@ LAYERS = {  # inside rec_models, low to high; a module may import from its own l
     "blocks": 1,
     "diffusion": 1,
     "information": 1,
+    "transport": 1,
     "clusters": 1,
     "candidates": 1,
     "semantic": 1,
