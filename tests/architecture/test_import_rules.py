@@ -53,6 +53,7 @@ LAYERS = {  # inside rec_models, low to high; a module may import from its own l
     "meta_network": 2,
     "recommender": 2,
     "graph": 2,
+    "neighbours": 2,
     "cold": 2,
     "models": 3,
     "settings": 4,
