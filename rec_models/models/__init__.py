@@ -14,6 +14,7 @@ from rec_models.models.lightgcn import LightGCNConfig
 from rec_models.models.llmrec import LLMRecConfig
 from rec_models.models.mult_vae import MultVAEConfig
 from rec_models.models.popularity import PopularityConfig
+from rec_models.models.recgoat import RecGOATConfig
 from rec_models.models.rlmrec_c import RLMRecCConfig
 from rec_models.models.rlmrec_g import RLMRecGConfig
 
@@ -36,7 +37,8 @@ ModelConfig = Annotated[
     | KARConfig
     | LLMRecConfig
     | AlphaRecConfig
-    | AlphaRecStarConfig,
+    | AlphaRecStarConfig
+    | RecGOATConfig,
     Field(discriminator="name"),
 ]
 
@@ -58,5 +60,6 @@ __all__ = [
     "PopularityConfig",
     "RLMRecCConfig",
     "RLMRecGConfig",
+    "RecGOATConfig",
     "VariationalConfig",
 ]

@@ -30,6 +30,7 @@ SMALL = {
     "llmrec": {"dim": 8},
     "alpharec": {"dim": 8, "negatives": 16},
     "alpharec_star": {"dim": 8, "negatives": 16},
+    "recgoat": {"dim": 8, "heads": 2, "neighbours": 2},
 }
 # Popularity cannot know a user's colour; every other model must.
 IMPERSONAL = {"popularity"}
