@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from rec_models.blocks import dropped
 from rec_models.graph import SparseMatrix, pair_arrays
 from rec_models.interactions import InteractionMatrix
-from rec_models.neighbours import Neighbours, first_highest
+from rec_models.neighbours import Neighbours, first_highest, neighbour_matrix
 
 _EDGES_AT_ONCE = 1 << 14  # whose rows stay in a CPU's second-level cache while they are multiplied
 _BUFFER_BYTES = 1 << 26
@@ -37,6 +39,13 @@ class Neighbourhood(SparseMatrix):
         targets = np.repeat(np.arange(n), np.diff(heard.indptr))
         super().__init__(targets, heard.indices.astype(np.int64), np.ones(heard.nnz, np.float32), (n, n))
         self.register_buffer("targets", torch.from_numpy(targets), persistent=False)
+
+
+def neighbourhood(found: list[Neighbours]) -> Neighbourhood | None:
+    """Who is a neighbour by any of these, in either direction; None of none."""
+    if not found:
+        return None
+    return Neighbourhood(reduce(add, (neighbour_matrix(each, symmetric=True) for each in found)))
 
 
 class GraphAttention(nn.Module):

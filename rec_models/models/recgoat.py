@@ -9,16 +9,15 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
-from scipy import sparse
 from torch import Tensor, nn
 
 from rec_models.adaptive_transport import EntropicSettings, TransportForm, transport_of
-from rec_models.attention import AttentionStack, Neighbourhood, co_interaction_neighbours
+from rec_models.attention import AttentionStack, co_interaction_neighbours, neighbourhood
 from rec_models.fusion import AdaptiveFusion, FusionForm
 from rec_models.graph import GraphConfig, GraphRecommender, LayerSum, adjacency, kept_edges, ranking_loss, smoothed
 from rec_models.interactions import PairBatch, UserBatch
 from rec_models.losses import info_nce
-from rec_models.neighbours import nearest_neighbours, neighbour_matrix
+from rec_models.neighbours import Neighbours, nearest_neighbours
 from rec_models.semantic import Language, ModelInputs, SemanticMatrix, language_of, pooled_users, under_control
 from rec_models.transport import PlanGradient, assignment_w1, euclidean_costs
 
@@ -99,8 +98,8 @@ class RecGOATConfig(GraphConfig):
     oat: TransportForm = "sample"
     oat_weight: float = Field(default=0.2, ge=0)
     oat_epsilon: float = Field(default=0.05, gt=0)
-    oat_items: int = Field(default=512, ge=2)
-    oat_iterations: int = Field(default=50, ge=1)
+    oat_items: int = Field(default=256, ge=2)
+    oat_iterations: int = Field(default=30, ge=1)
     oat_gradient: PlanGradient = "detached"
     fusion: FusionForm = "free"
     fusion_start: tuple[float, ...] = Field(default=(0.8,), min_length=1)
@@ -127,7 +126,7 @@ class RecGOATConfig(GraphConfig):
     def first_weights(self) -> list[float]:
         """Of each modality in the fusion."""
         n = len(self.modalities)
-        return [self.fusion_start[0] / n] * n if len(self.fusion_start) == 1 else list(self.fusion_start)
+        return [self.fusion_start[0] / n for _ in range(n)] if len(self.fusion_start) == 1 else list(self.fusion_start)
 
     def build(self, inputs: ModelInputs) -> RecGOAT:
         """The untrained model."""
@@ -193,12 +192,12 @@ class ItemSide(nn.Module):
         self.register_buffer("present", items.present, persistent=False)
         self.map = nn.Linear(items.dim, config.dim)
         self.attention = AttentionStack(config.dim, config.attention_layers, config.heads, config.dropout)
-        nearest = nearest_neighbours(items.vectors, items.present, config.neighbours)
-        self.graph = Neighbourhood(neighbour_matrix(nearest, symmetric=True))
+        self.graph = neighbourhood(alike([items], config))
 
     def forward(self, rng: torch.Generator | None) -> Tensor:
         """(n_items, dim); what stands in rows without text means nothing."""
-        return self.attention(self.map(self.get_buffer("vectors")), self.graph, rng)
+        mapped = self.map(self.get_buffer("vectors"))
+        return mapped if self.graph is None else self.attention(mapped, self.graph, rng)
 
 
 class UserSide(nn.Module):
@@ -219,8 +218,11 @@ class UserSide(nn.Module):
         )
         for name, matrix in read.items():
             self.register_buffer(f"vectors_{name}", matrix.vectors.float() * matrix.present[:, None], persistent=False)
-        self.graph = user_neighbourhood(config, inputs, texts)
-        layers = config.attention_layers if self.graph is not None else 0
+        by_text = alike(texts.values() if config.user_graph in ("profiles", "both") else [], config)
+        by_taste = config.attention_layers and config.user_graph in ("interactions", "both")
+        by_items = [co_interaction_neighbours(inputs.train, config.neighbours)] if by_taste else []
+        self.graph = neighbourhood(by_text + by_items)
+        layers = 0 if self.graph is None else config.attention_layers
         self.attention = AttentionStack(config.dim, layers, config.heads, config.dropout)
         gated = self.graph is not None and config.user_fuse == "gate"
         self.gate = nn.Linear(2 * config.dim, config.dim) if gated else None
@@ -242,21 +244,10 @@ class UserSide(nn.Module):
         return users + heard
 
 
-def user_neighbourhood(
-    config: RecGOATConfig, inputs: ModelInputs, texts: dict[str, SemanticMatrix]
-) -> Neighbourhood | None:
-    """Users who hear each other, of any of the kinds asked for; None where none was."""
-    found = []
-    if config.user_graph in ("interactions", "both"):
-        found.append(co_interaction_neighbours(inputs.train, config.neighbours))
-    if config.user_graph in ("profiles", "both"):
-        found += [nearest_neighbours(text.vectors, text.present, config.neighbours) for text in texts.values()]
-    if not found:
-        return None
-    union = sparse.csr_array((inputs.n_users, inputs.n_users))
-    for neighbours in found:
-        union = union.maximum(neighbour_matrix(neighbours, symmetric=True))
-    return Neighbourhood(sparse.csr_array(union))
+def alike(texts: Iterable[SemanticMatrix], config: RecGOATConfig) -> list[Neighbours]:
+    """The nearest by each of these texts, where anybody listens."""
+    asked = texts if config.attention_layers else []
+    return [nearest_neighbours(text.vectors, text.present, config.neighbours) for text in asked]
 
 
 class RecGOAT(GraphRecommender):
@@ -374,6 +365,7 @@ class RecGOAT(GraphRecommender):
             rows += [self.item_table[batch.items], self.item_table[negatives]]
         return torch.stack([row.square().sum() for row in rows]).sum() if rows else batch.users.new_zeros(()).float()
 
+    @torch.no_grad()
     def diagnostics(self, batches: Iterable[UserBatch]) -> dict[str, float]:
         """How far each modality lies from the IDs, over 512 items that have it.
 
