@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from rec_models.adaptive_transport import EntropicSettings, TransportForm, transport_of
+from rec_models.adaptive_transport import EntropicSettings, TransportForm, gaps, transport_of
 from rec_models.attention import AttentionStack, co_interaction_neighbours, neighbourhood
 from rec_models.fusion import AdaptiveFusion, FusionForm
 from rec_models.graph import GraphConfig, GraphRecommender, LayerSum, adjacency, kept_edges, ranking_loss, smoothed
@@ -19,10 +19,8 @@ from rec_models.interactions import PairBatch, UserBatch
 from rec_models.losses import info_nce
 from rec_models.neighbours import Neighbours, nearest_neighbours
 from rec_models.semantic import Language, ModelInputs, SemanticMatrix, language_of, pooled_users, under_control
-from rec_models.transport import PlanGradient, assignment_w1, euclidean_costs
+from rec_models.transport import PlanGradient
 
-# Items a validation pass measures distances over: assigning 512 exactly takes some 20 ms, 4,096 would take 10 s.
-_ITEMS_DIAGNOSED = 512
 # What the released code does where the paper profile does otherwise; single options still overrule it.
 _OFFICIAL_CODE = {
     "user_init": "id",
@@ -160,20 +158,34 @@ def texts_of(config: RecGOATConfig, inputs: ModelInputs) -> dict[str, Texts]:
     return found
 
 
-class Representations(NamedTuple):
-    """All that a pass over the graphs yields; a modality that an item lacks is stood in for by its ID.
+class Heard(NamedTuple):
+    """What the graphs make of everybody.
 
     Attributes:
         users: (n_users, dim) final vectors.
         ids: (n_items, dim) from the interaction graph.
-        languages: modality -> (n_items, dim) from its own graph, after transport.
-        items: (n_items, dim) final vectors, of unit length.
-        cost: () what transport costs; 0 where nothing was chosen to be transported.
+        languages: modality -> (n_items, dim) from its own graph.
     """
 
     users: Tensor
     ids: Tensor
     languages: dict[str, Tensor]
+
+
+class Fused(NamedTuple):
+    """Some items, in the order they were asked for; a modality that one lacks is stood in for by its ID.
+
+    Attributes:
+        ids: (some, dim).
+        languages: modality -> (some, dim) after transport.
+        present: modality -> (some,) bool.
+        items: (some, dim) final vectors, of unit length.
+        cost: () what transport costs; 0 where it was not asked for.
+    """
+
+    ids: Tensor
+    languages: dict[str, Tensor]
+    present: dict[str, Tensor]
     items: Tensor
     cost: Tensor
 
@@ -275,46 +287,51 @@ class RecGOAT(GraphRecommender):
         self.transports = nn.ModuleDict({name: transport_of(config.oat, config.dim, settings) for name in texts})
         self.fusion = AdaptiveFusion(config.fusion, config.first_weights(), config.dim, config.dropout)
 
-    def represent(self, rng: torch.Generator | None = None, chosen: Tensor | None = None) -> Representations:
-        """Everything about everybody; with `rng` with dropout, and the cost of transport among the `chosen` items."""
+    def heard(self, rng: torch.Generator | None = None) -> Heard:
+        """A pass over all graphs; with an `rng` with dropout, as in training."""
         config = self.config
-        raw = {name: encoder(rng) for name, encoder in self.encoders.items()}
-        first = torch.stack(list(raw.values())).mean(0) if self.item_table is None else self.item_table
-        edges = {"symmetric": config.edge_drop_symmetric, "rescale": config.edge_drop_rescale}
-        entries = None if rng is None else kept_edges(self.graph, config.edge_keep, rng, **edges)
-        begun, heard = self.user_side(rng)
+        languages = {name: encoder(rng) for name, encoder in self.encoders.items()}
+        first = torch.stack(list(languages.values())).mean(0) if self.item_table is None else self.item_table
+        drop = {"symmetric": config.edge_drop_symmetric, "rescale": config.edge_drop_rescale}
+        entries = None if rng is None else kept_edges(self.graph, config.edge_keep, rng, **drop)
+        begun, said = self.user_side(rng)
         nodes = smoothed(self.graph, torch.cat([begun, first]), config.layers, config.layer_agg, entries)
-        users, ids = nodes[: self.n_users], nodes[self.n_users :]
-        users = self.user_side.fused(users, heard)
-        languages, cost = {}, ids.new_zeros(())
-        for name, vectors in raw.items():
-            present = self.present(name)
-            among = torch.arange(self.n_items, device=ids.device) if chosen is None else chosen
-            moved, spent = self.transports[name](vectors, ids, among[present[among]], costed=chosen is not None)
-            languages[name] = torch.where(present[:, None], moved, ids)
-            cost = cost + spent
-        return Representations(users, ids, languages, self.fusion(ids, list(languages.values()), rng), cost)
+        return Heard(self.user_side.fused(nodes[: self.n_users], said), nodes[self.n_users :], languages)
 
-    def present(self, modality: str) -> Tensor:
-        """(n_items,) bool, which items have it."""
-        return self.encoders[modality].get_buffer("present")
+    def fused(self, heard: Heard, some: Tensor | None = None, rng: torch.Generator | None = None) -> Fused:
+        """All items, or `some` (int64, each once) in training, with the cost of transport among `oat_items` of them."""
+        every = slice(None) if some is None else some
+        ids, cost = heard.ids[every], heard.ids.new_zeros(())
+        among = torch.arange(len(ids), device=ids.device)
+        if some is not None:
+            among = torch.randperm(len(ids), generator=rng, device=ids.device)[: self.config.oat_items]
+        languages, present = {}, {}
+        for name, vectors in heard.languages.items():
+            has = present[name] = self.encoders[name].get_buffer("present")[every]
+            moved, spent = self.transports[name](vectors[every], ids, among[has[among]], costed=some is not None)
+            languages[name] = torch.where(has[:, None], moved, ids)
+            cost = cost + spent
+        return Fused(ids, languages, present, self.fusion(ids, list(languages.values()), rng), cost)
 
     def vectors(self) -> tuple[Tensor, Tensor]:
         """Final vectors; those of items have unit length, those of users do not."""
-        found = self.represent()
-        return found.users, found.items
+        heard = self.heard()
+        return heard.users, self.fused(heard).items
 
     def loss(self, batch: PairBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
-        """BPR, the contrast (CMCL), the cost of transport (OAT), and the penalty."""
-        config = self.config
+        """BPR, the penalty, the contrast (CMCL) and the cost of transport (OAT)."""
+        config, heard = self.config, self.heard(rng)
         negatives = self.negatives(batch, rng)
-        found = self.represent(rng, self.chosen(batch.items, negatives, rng))
+        # fused once, as few rows as there are: a gradient of an indexed table is as long as the table
+        some, places = torch.unique(torch.cat([batch.items, negatives]), return_inverse=True)
+        taken, drawn = places.split(len(batch))
+        users, found = heard.users[batch.users], self.fused(heard, some, rng)
         terms = {
-            "ranking": ranking_loss(found.users[batch.users], found.items[batch.items], found.items[negatives]),
+            "ranking": ranking_loss(users, found.items[taken], found.items[drawn]),
             "penalty": config.l2_weight * self.squares_of(batch, negatives) / len(batch),
         }
         if config.cmcl_weight:
-            terms["alignment"] = config.cmcl_weight * self.contrast(found, batch, negatives)
+            terms["alignment"] = config.cmcl_weight * self.contrast(users, found, taken, drawn)
         if config.oat_weight and config.modalities:
             terms["transport"] = config.oat_weight * found.cost
         return terms
@@ -325,24 +342,24 @@ class RecGOAT(GraphRecommender):
             return batch.negatives(rng).squeeze(1)
         return torch.randint(self.n_items, (len(batch),), generator=rng, device=batch.items.device)
 
-    def chosen(self, positives: Tensor, negatives: Tensor, rng: torch.Generator) -> Tensor:
-        """At most `oat_items` of a batch's items, each once."""
-        found = torch.unique(torch.cat([positives, negatives]))
-        order = torch.randperm(len(found), generator=rng, device=found.device)
-        return found[order[: self.config.oat_items]]
+    def contrast(self, users: Tensor, found: Fused, taken: Tensor, drawn: Tensor) -> Tensor:
+        """() CMCL: users against what they took, and every pair of modalities, IDs among them, on what is in the batch.
 
-    def contrast(self, found: Representations, batch: PairBatch, negatives: Tensor) -> Tensor:
-        """() CMCL: users against taken items, and every pair of modalities, IDs among them, on the batch's items."""
-        config, n = self.config, len(batch)
-        items, counts = torch.unique(batch.items, return_counts=True)
+        Args:
+            users: (pairs, dim).
+            found: the batch's items.
+            taken: (pairs,) int64 place in `found` of each user's item.
+            drawn: (pairs,) int64 place of its negative.
+        """
+        config, n = self.config, len(users)
+        items, counts = torch.unique(taken, return_counts=True)
         pool = None if config.mask_duplicates else counts
-        taken = found.items[batch.items]
-        total = info_nce(found.users[batch.users], taken, found.items[items], config.temperature, counts=pool) / n
-        everyone = torch.ones(self.n_items, dtype=torch.bool, device=items.device)
-        sides = [(found.ids, everyone), *((found.languages[name], self.present(name)) for name in found.languages)]
+        total = info_nce(users, found.items[taken], found.items[items], config.temperature, counts=pool) / n
+        sides = [(found.ids, torch.ones_like(found.ids[:, 0], dtype=torch.bool))]
+        sides += [(found.languages[name], found.present[name]) for name in found.languages]
         pairs = [
-            self.pair_contrast(*one, *other, some) / n
-            for some in (batch.items, negatives)
+            self.pair_contrast(*one, *other, places) / n
+            for places in (taken, drawn)
             for one, other in combinations(sides, 2)
         ]
         if not pairs:
@@ -367,24 +384,10 @@ class RecGOAT(GraphRecommender):
 
     @torch.no_grad()
     def diagnostics(self, batches: Iterable[UserBatch]) -> dict[str, float]:
-        """How far each modality lies from the IDs, over 512 items that have it.
-
-        `w1` is the exact 1-Wasserstein distance, `w1_relative` that over the mean distance of a language vector from an
-        ID, which does not change with their scale, and `info_nce` the contrast of the same items, in nats.
-        """
-        found = self.represent()
-        means = {}
+        """`gaps` of every modality to the IDs, over items that have it."""
+        found, means = self.fused(self.heard()), {}
         for name, vectors in found.languages.items():
-            some = torch.nonzero(self.present(name)).squeeze(1)
-            if not len(some):
-                continue
-            some = some[torch.linspace(0, len(some) - 1, min(len(some), _ITEMS_DIAGNOSED), device=some.device).long()]
-            language, ids = vectors[some].float(), found.ids[some].float()
-            distance = assignment_w1(language, ids)
-            contrast = info_nce(ids, language, language, self.config.temperature) / len(some)
-            means |= {
-                f"w1_{name}": distance,
-                f"w1_relative_{name}": distance / max(float(euclidean_costs(language, ids).mean()), 1e-12),
-                f"info_nce_{name}": float(contrast),
-            }
+            has = found.present[name]
+            apart = gaps(vectors[has], found.ids[has], self.config.temperature)
+            means |= {f"{what}_{name}": value for what, value in apart.items()}
         return means

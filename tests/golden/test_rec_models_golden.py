@@ -22,6 +22,7 @@ FROZEN = {
     "llmrec": (1.380952, -5.994502, 3.995399),
     "alpharec": (2.402596, -0.329567, 0.425752),
     "alpharec_star": (2.158088, -0.237336, 0.439498),
+    "recgoat": (0.676395, -1.841308, 2.401988),
 }
 
 
@@ -64,5 +65,5 @@ def test_ten_steps_end_where_they_ended(name):
 
 
 if __name__ == "__main__":
-    for each in ("lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star"):
+    for each in ("lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star", "recgoat"):
         print(f'    "{each}": ({", ".join(f"{value:.6f}" for value in measured(each))}),')

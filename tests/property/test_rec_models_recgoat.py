@@ -96,15 +96,16 @@ def test_ids_are_those_of_lightgcn_with_layers_averaged():
     step = adjacency(inputs.train)(eye)
     first = torch.cat([model.user_side.table, model.item_table])
     dense = (eye + step + step @ step) @ first / 3
-    found = model.represent()
-    torch.testing.assert_close(torch.cat([found.users, found.ids]), dense)
+    heard = model.heard()
+    found = model.fused(heard)
+    torch.testing.assert_close(torch.cat([heard.users, found.ids]), dense)
     norm = F.layer_norm(found.ids, (DIM,))
     torch.testing.assert_close(found.items, F.normalize(norm), atol=1e-5, rtol=1e-5)
 
 
 def test_weights_of_nothing_leave_normalised_ids():
     model = built(inputs_of(), fusion_start=(0.0, 0.0), **TWO)
-    found = model.represent()
+    found = model.fused(model.heard())
     torch.testing.assert_close(found.items, F.normalize(F.layer_norm(found.ids, (DIM,))), atol=1e-5, rtol=1e-5)
 
 
@@ -126,22 +127,24 @@ def test_the_released_contrast_is_that_of_loops_over_the_batch(sign):
     model = built(inputs, profile="official_code", cmcl_sign=sign, **TWO)
     batch, negatives = first_batch(model, inputs), torch.randint(N_ITEMS, (64,))
     negatives = negatives[: len(batch)]
-    found, t = model.represent(), 0.2
+    heard, t = model.heard(), 0.2
+    found = model.fused(heard)
     sides = [found.ids, found.languages["profiles"], found.languages["tags"]]
-    own = cosine_info_nce(found.users[batch.users], found.items[batch.items], found.items[batch.items], t)
+    users = heard.users[batch.users]
+    own = cosine_info_nce(users, found.items[batch.items], found.items[batch.items], t)
     pairs = [
         cosine_info_nce(sides[a][some], sides[b][some], sides[b][some], t)
         for some in (batch.items, negatives)
         for a, b in ((0, 1), (0, 2), (1, 2))
     ]
     between = sum(pairs) / 6 if sign > 0 else sum(1 - pair for pair in pairs) / 6
-    torch.testing.assert_close(model.contrast(found, batch, negatives), 0.5 * own + 0.5 * between)
+    torch.testing.assert_close(model.contrast(users, found, batch.items, negatives), 0.5 * own + 0.5 * between)
 
 
 def test_a_repeated_item_is_no_negative_of_itself_in_the_paper_profile():
     inputs = inputs_of()
     model = built(inputs)
-    found, has = model.represent(), torch.ones(N_ITEMS, dtype=torch.bool)
+    found, has = model.fused(model.heard()), torch.ones(N_ITEMS, dtype=torch.bool)
     some = torch.tensor([3, 3, 3, 3])
     assert model.pair_contrast(found.ids, has, found.items, has, some).item() == pytest.approx(0, abs=1e-6)
     released = built(inputs, profile="official_code")
@@ -225,8 +228,8 @@ def test_the_released_map_hardly_knows_its_plan(scale):
     mass = float(plan.sum())
     assert mass == pytest.approx(1 if scale == 0.03 else 0, abs=0.01)
     assert float(plan.norm()) <= 2 / dim
-    assert float(released.free.norm()) == pytest.approx(math.sqrt(dim), rel=0.02)
-    assert float(plan.norm() / released.free.norm()) < 1e-3
+    assert released.free.norm().item() == pytest.approx(math.sqrt(dim), rel=0.02)
+    assert (plan.norm() / released.free.norm()).item() < 1e-3
     moved, spent = released(language, ids, torch.arange(3000), costed=True)
     torch.testing.assert_close(moved, language @ released.free, atol=1e-3, rtol=1e-2)
     assert spent == 0
