@@ -15,7 +15,7 @@ from rec_models.losses import decoded_multinomial_nll, multinomial_nll
 from rec_models.semantic import ModelInputs, SemanticMatrix, pooled_users, under_control
 
 KNOWN = ["popularity", "ease", "mult_vae", "cvga", "l_diffrec", "dmrec"]
-KNOWN += ["lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star"]
+KNOWN += ["lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star", "recgoat"]
 
 
 @pytest.fixture
