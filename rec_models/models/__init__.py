@@ -26,6 +26,7 @@ from rec_models.models.pl_rec import PLRecConfig
 from rec_models.models.popularity import PopularityConfig
 from rec_models.models.random import RandomConfig
 from rec_models.models.rec_vae import RecVAEConfig
+from rec_models.models.recgoat import RecGOATConfig
 from rec_models.models.rlmrec_c import RLMRecCConfig
 from rec_models.models.rlmrec_g import RLMRecGConfig
 from rec_models.models.slim import SLIMConfig
@@ -75,7 +76,8 @@ ModelConfig = Annotated[
     | AlphaRecStarConfig
     | VBPRConfig
     | FREEDOMConfig
-    | BM3Config,
+    | BM3Config
+    | RecGOATConfig,
     Field(discriminator="name"),
 ]
 
@@ -109,6 +111,7 @@ __all__ = [
     "RLMRecCConfig",
     "RLMRecGConfig",
     "RandomConfig",
+    "RecGOATConfig",
     "RecVAEConfig",
     "SEMMacridVAEConfig",
     "SLIMConfig",

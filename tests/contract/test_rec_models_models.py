@@ -46,6 +46,7 @@ SMALL = {
     "vbpr": {"dim": 8, "taste_dim": 8},
     "freedom": {"dim": 8, "neighbours": 3, "prune_share": 0.2},
     "bm3": {"dim": 8},
+    "recgoat": {"dim": 8, "heads": 2, "neighbours": 2},
 }
 # Popularity cannot know a user's colour, and random does not want to; every other model must.
 IMPERSONAL = {"popularity", "random"}

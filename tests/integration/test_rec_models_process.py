@@ -27,7 +27,7 @@ from rec_models.training import load_trained, train
 N_USERS, N_ITEMS = 40, 30
 BASE = {"name": "mult_vae", "hidden_dim": 8, "latent_dim": 4}
 PAIRWISE = ("lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star")
-PAIRWISE += ("vbpr", "freedom", "bm3")
+PAIRWISE += ("vbpr", "freedom", "bm3", "recgoat")
 QUICK = {"epochs": 6, "batch_size": 16, "evaluate_every": 2}
 CLUSTERS = np.arange(N_ITEMS) % 2
 CVGA = {"name": "cvga", "latent_dim": 4}

@@ -16,6 +16,7 @@ from rec_models.semantic import ModelInputs, SemanticMatrix, pooled_users, under
 
 KNOWN = ["popularity", "ease", "mult_vae", "cvga", "l_diffrec", "dmrec"]
 KNOWN += ["lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star", "vbpr", "freedom", "bm3"]
+KNOWN += ["recgoat"]
 
 
 @pytest.fixture
