@@ -7,7 +7,7 @@
 factor's third and an inverse's two thirds, at the rate at which this machine multiplies matrices in the same run. The
 lists of the first users are compared with those of a float64 solution where `--exact` asks for one (three times the
 memory). `wmf` needs a table with user_id, item_id and split, and races `implicit` where that is installed: the same
-confidence, penalty, width and sweeps of three steps of conjugate gradients. Seconds are those of a processor, one thread.
+confidence, penalty, width and sweeps of three conjugate-gradient steps. Seconds are processor seconds of one thread.
 """
 
 from __future__ import annotations
