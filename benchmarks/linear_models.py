@@ -6,8 +6,12 @@
 `ease` solves random rows with items as unevenly popular as catalogues are. Its floor is n^3 operations, a Cholesky
 factor's third and an inverse's two thirds, at the rate at which this machine multiplies matrices in the same run. The
 lists of the first users are compared with those of a float64 solution where `--exact` asks for one (three times the
-memory). `wmf` needs a table with user_id, item_id and split, and races `implicit` where that is installed: the same
-confidence, penalty, width and sweeps of three conjugate-gradient steps. Seconds are processor seconds of one thread.
+memory).
+
+`wmf` needs a table with user_id and item_id, holds out a fifth of its rows, and races `implicit` where that is
+installed: the same confidence, penalty, width and sweeps of three steps of conjugate gradients.
+
+All seconds are processor seconds of one thread.
 """
 
 from __future__ import annotations
@@ -22,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
+from scipy.sparse import csr_matrix
 
-from benchmarks.dmrec_epoch import read_parts
 from rec_models.evaluation import EvaluationConfig, evaluate, first_k
 from rec_models.interactions import InteractionMatrix, ResidentInteractions, UserBatch
 from rec_models.least_squares import gram
@@ -101,6 +106,18 @@ def _exactness(model: ClosedFormRecommender, train: InteractionMatrix, regulariz
     return {"largest_error": float(error), "top20_overlap": float(np.mean(same))}
 
 
+def random_parts(path: Path) -> tuple[InteractionMatrix, InteractionMatrix]:
+    """Four fifths of a table's rows and the rest, over the ids of all of them."""
+    table = pq.read_table(path, columns=["user_id", "item_id"])
+    users, items = (np.unique(table[name].to_numpy(), return_inverse=True) for name in ("user_id", "item_id"))
+    held_out = np.random.default_rng(0).random(table.num_rows) < 0.2
+    sizes = {"n_users": len(users[0]), "n_items": len(items[0])}
+    train, valid = (
+        InteractionMatrix.from_pairs(users[1][part], items[1][part], None, **sizes) for part in (~held_out, held_out)
+    )
+    return train, valid
+
+
 class Fixed(Recommender):
     """Scores from tables that somebody else has learnt."""
 
@@ -115,8 +132,7 @@ class Fixed(Recommender):
 
 def wmf(given: argparse.Namespace) -> dict[str, Any]:
     """Seconds and validation metrics of our WMF, and of implicit's where it is installed."""
-    parts = read_parts(given.interactions)
-    train, valid = parts["train"], parts["valid"]
+    train, valid = random_parts(given.interactions)
     history, settings = ResidentInteractions(train), EvaluationConfig()
     config = WMFConfig(dim=given.dim, confidence=given.confidence, ridge=given.ridge)
     model = config.build(ModelInputs(train, {}, 0))
@@ -138,7 +154,7 @@ def wmf(given: argparse.Namespace) -> dict[str, Any]:
         random_state=0,
         use_gpu=False,
     )
-    rows = train.csr()
+    rows = csr_matrix(train.csr())
     row["peer_fit_s"] = processor_seconds(lambda: peer.fit(rows, show_progress=False))
     fixed = Fixed(torch.from_numpy(np.array(peer.user_factors)), torch.from_numpy(np.array(peer.item_factors)))
     found = evaluate(fixed, history, valid, settings, part="valid").means()
