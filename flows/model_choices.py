@@ -116,9 +116,10 @@ def is_option(text: str) -> bool:
 
 
 def clusters_of(mapping: PlainMapping) -> int:
-    """Item clusters that a model or its base is over, by its settings; 1 where it has none."""
-    base = mapping.get("base")
-    asked = mapping.get("clusters", base.get("clusters") if isinstance(base, dict) else None)
+    """Item clusters that a model or a base of it is over, by its settings; 1 where it has none."""
+    asked, base = mapping.get("clusters"), mapping.get("base")
+    if asked is None and isinstance(base, dict):
+        return clusters_of(base)
     return asked if isinstance(asked, int) else 1
 
 

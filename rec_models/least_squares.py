@@ -14,59 +14,63 @@ from torch import Tensor
 from rec_models.blocks import rows_times
 from rec_models.interactions import InteractionMatrix, UserBatch
 
-# Entries times width that are gathered at once: 64 MB of float32.
-_GATHERED = 1 << 24
+# Entries times width that are gathered at once: 2 MB of float32 stay in a second-level cache.
+_GATHERED = 1 << 19
 _ITEMS_AT_ONCE = 512
 _OVERSAMPLED = 10
 
 
-def ridge_rows(
-    batch: UserBatch, table: Tensor, *, confidence: float, ridge: float, steps: int, start: Tensor | None = None
-) -> Tensor:
-    """(batch, width) for each row x the p that minimises sum_i c_i ([x_i > 0] - <p, q_i>)^2 + ridge |p|^2.
+class RidgeRows:
+    """For each sparse row x the p that minimises sum_i c_i ([x_i > 0] - <p, q_i>)^2 + ridge |p|^2.
 
     Args:
         table: (n_items, width), the q.
         confidence: c is 1 + confidence * x_i.
-        steps: at most so many of conjugate gradients; fewer where every residual is below 1e-6 of its right side.
-        start: (batch, width) where to begin; zeros otherwise.
 
     Source: Hu, Koren & Volinsky 2008, equations 4 and 5; conjugate gradients as in Takács et al. 2011.
     Deviations: preconditioned by the inverse of what all rows share, (Q^T Q + ridge)^-1, so that without confidence
     the first step is exact and a row of n entries needs n + 1 at most. Rows share matrix products; nobody has a matrix.
     """
-    shared = table.t() @ table
-    shared.diagonal().add_(ridge)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(shared))
-    goal = rows_times(batch.with_values(1 + confidence * batch.values), table)
-    extra = batch.with_values(confidence * batch.values)
 
-    def applied(p: Tensor) -> Tensor:
-        if confidence == 0:
-            return p @ shared
-        agreement = (table[batch.items] * p[batch.rows]).sum(1)
-        return p @ shared + rows_times(extra.with_values(extra.values * agreement), table)
+    def __init__(self, table: Tensor, *, confidence: float, ridge: float) -> None:
+        self.table, self.confidence = table, confidence
+        self.shared = table.t() @ table
+        self.shared.diagonal().add_(ridge)
+        self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(self.shared))
 
-    p = torch.zeros_like(goal) if start is None else start.clone()
-    residual = goal - applied(p)
-    enough = 1e-6 * goal.norm(dim=1).clamp_min(1e-30)
-    towards = direction = residual @ inverse
-    size = (residual * towards).sum(1)
-    for _ in range(steps):
-        open_rows = residual.norm(dim=1) > enough
-        if not open_rows.any():
-            break
-        image = applied(direction)
-        length = torch.where(open_rows, size / (direction * image).sum(1).clamp_min(1e-30), 0.0)[:, None]
-        p, residual = p + length * direction, residual - length * image
-        towards = residual @ inverse
-        before, size = size, (residual * towards).sum(1)
-        direction = towards + torch.where(open_rows, size / before.clamp_min(1e-30), 0.0)[:, None] * direction
-    return p
+    def solve(self, batch: UserBatch, *, steps: int, start: Tensor | None = None) -> Tensor:
+        """(batch, width) after at most so many steps of conjugate gradients, begun at `start` or at zeros.
+
+        Steps end where every residual is below 1e-6 of its right side.
+        """
+        goal = rows_times(batch.with_values(1 + self.confidence * batch.values), self.table)
+        p = torch.zeros_like(goal) if start is None else start.clone()
+        residual = goal if start is None else goal - self._applied(p, batch)
+        enough = 1e-6 * goal.norm(dim=1).clamp_min(1e-30)
+        direction = residual @ self.inverse
+        size = (residual * direction).sum(1)
+        for _ in range(steps):
+            unsolved = residual.norm(dim=1) > enough
+            if not unsolved.any():
+                break
+            image = self._applied(direction, batch)
+            length = torch.where(unsolved, size / (direction * image).sum(1).clamp_min(1e-30), 0.0)[:, None]
+            p, residual = p + length * direction, residual - length * image
+            towards = residual @ self.inverse
+            before, size = size, (residual * towards).sum(1)
+            direction = towards + torch.where(unsolved, size / before.clamp_min(1e-30), 0.0)[:, None] * direction
+        return p
+
+    def _applied(self, p: Tensor, batch: UserBatch) -> Tensor:
+        if self.confidence == 0:
+            return p @ self.shared
+        agreement = (self.table[batch.items] * p[batch.rows]).sum(1)
+        weighted = batch.with_values(self.confidence * batch.values * agreement)
+        return p @ self.shared + rows_times(weighted, self.table)
 
 
 def slices_of(indptr: NDArray[np.int64], width: int) -> Iterator[NDArray[np.int64]]:
-    """Consecutive row indices whose entries, `width` numbers each, fit in 64 MB; at least one row a slice."""
+    """Consecutive row indices whose entries, `width` numbers each, fit in 2 MB; at least one row a slice."""
     start, n = 0, len(indptr) - 1
     while start < n:
         stop = int(np.searchsorted(indptr, indptr[start] + _GATHERED // width, side="right")) - 1

@@ -33,8 +33,8 @@ class SLIMConfig(RecommenderConfig):
 
     name: Literal["slim"] = "slim"
     k: int = Field(default=200, ge=1)
-    l1: float = Field(default=1.0, ge=0)
-    l2: float = Field(default=50.0, gt=0)
+    l1: float = Field(default=0.3, ge=0)
+    l2: float = Field(default=200.0, gt=0)
     passes: int = Field(default=30, ge=1)
 
     def build(self, inputs: ModelInputs) -> SLIM:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rec_models.blocks import products_with_all
 from rec_models.interactions import InteractionMatrix, ResidentInteractions, UserBatch
-from rec_models.least_squares import ridge_rows, slices_of
+from rec_models.least_squares import RidgeRows, slices_of
 from rec_models.recommender import ClosedFormRecommender, RecommenderConfig
 from rec_models.semantic import ModelInputs
 
@@ -46,7 +46,7 @@ class WMF(ClosedFormRecommender):
     """WMF; a user is scored by the vector that their row is solved for, so users need not be known.
 
     Source: Hu et al. 2008, equations 3-5.
-    Deviations: conjugate gradients instead of an inverse a user (`rec_models.least_squares.ridge_rows`). The users'
+    Deviations: conjugate gradients instead of an inverse a user (`rec_models.least_squares.RidgeRows`). The users'
     vectors of the last sweep are not kept: folding a row in gives the minimum for the items as they are now.
     """
 
@@ -58,7 +58,7 @@ class WMF(ClosedFormRecommender):
         self.register_buffer("item_factors", torch.zeros(n_items, config.dim))
 
     def fit(self, train: InteractionMatrix) -> None:
-        """Alternates; memory is that of both tables and of 64 MB of gathered vectors, a few times over."""
+        """Alternates; memory is that of both tables and of slices of gathered vectors."""
         device, dim = self.item_factors.device, self.config.dim
         rng = torch.Generator().manual_seed(self.seed)
         users = torch.zeros(train.n_users, dim, device=device)
@@ -70,23 +70,15 @@ class WMF(ClosedFormRecommender):
         self.item_factors = items
 
     def _solve(self, matrix: InteractionMatrix, rows: ResidentInteractions, own: Tensor, others: Tensor) -> None:
+        solver = RidgeRows(others, confidence=self.config.confidence, ridge=self.config.ridge)
         for some in slices_of(matrix.indptr, self.config.dim):
             chosen = slice(int(some[0]), int(some[-1]) + 1)
-            own[chosen] = ridge_rows(
-                rows.batch(some),
-                others,
-                confidence=self.config.confidence,
-                ridge=self.config.ridge,
-                steps=self.config.solver_steps,
-                start=own[chosen],
-            )
+            own[chosen] = solver.solve(rows.batch(some), steps=self.config.solver_steps, start=own[chosen])
 
     def scores(self, batch: UserBatch) -> Tensor:
         """(batch, n_items) products of the users' folded-in vectors with the items'."""
-        config = self.config
-        users = ridge_rows(
-            batch, self.item_factors, confidence=config.confidence, ridge=config.ridge, steps=config.fold_in_steps
-        )
+        solver = RidgeRows(self.item_factors, confidence=self.config.confidence, ridge=self.config.ridge)
+        users = solver.solve(batch, steps=self.config.fold_in_steps)
         return products_with_all(users, self.item_factors)
 
 

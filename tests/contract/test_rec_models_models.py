@@ -27,7 +27,7 @@ SMALL = {
     "ease": {"regularization": 1.0},
     "slim": {"l1": 0.1, "l2": 1.0},
     "item_knn": {"shrinkage": 1.0},
-    "wmf": {"dim": 4, "ridge": 0.1},
+    "wmf": {"dim": 4, "confidence": 10.0, "ridge": 0.1},
     "pl_rec": {"dim": 4, "ridge": 0.1},
     "cdae": {"hidden_dim": 16, "dropout": 0.2},
     "rec_vae": {"hidden_dim": 16, "latent_dim": 6, "dropout": 0.2, "hidden_layers": 3},

@@ -14,9 +14,9 @@ from rec_models.interactions import ResidentInteractions
 from rec_models.losses import decoded_multinomial_nll, multinomial_nll
 from rec_models.semantic import ModelInputs, SemanticMatrix, pooled_users, under_control
 
-KNOWN = ["popularity", "ease", "mult_vae", "cvga", "l_diffrec", "dmrec"]
-KNOWN += ["lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star", "vbpr", "freedom", "bm3"]
-KNOWN += ["recgoat"]
+KNOWN = ["popularity", "random", "ease", "slim", "item_knn", "wmf", "pl_rec", "cdae"]
+KNOWN += ["mult_vae", "cvga", "l_diffrec", "rec_vae", "dmrec", "pia"]
+KNOWN += ["lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star"]
 
 
 @pytest.fixture
