@@ -9,7 +9,9 @@ from flows.settings_layers import load_settings
 from rec_models import parse_config, parse_evaluation, parse_training
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-NAMES = ["amazon_book", "citeulike_a", "demo", "movielens_100k", "steam"]
+NAMES = ["amazon_baby", "amazon_book", "amazon_sports", "citeulike_a", "demo", "movielens_100k", "steam"]
+# these are read as their publishers have them
+FILES = {"amazon_baby": ("baby/*.txt", "baby/text_feat.npy")}
 
 
 def test_every_folder_is_an_example_with_settings_and_a_readme() -> None:
@@ -30,10 +32,11 @@ def test_the_settings_load_and_name_a_model_that_reads_language(name: str, tmp_p
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "demo"])
 def test_the_data_is_looked_for_where_semalign_data_says(name: str, tmp_path: Path) -> None:
     source = load_settings(EXAMPLES / name / "semalign.toml", environ={"SEMALIGN_DATA": str(tmp_path)}).source
-    assert source.interactions == str(tmp_path / name / "interactions.parquet")
-    assert source.items == str(tmp_path / name / "items.parquet")
+    interactions, items = FILES.get(name, (f"{name}/interactions.parquet", f"{name}/items.parquet"))
+    assert source.interactions == str(tmp_path / interactions)
+    assert source.items == str(tmp_path / items)
     fallback = load_settings(EXAMPLES / name / "semalign.toml", environ={}).source
-    assert Path(str(fallback.items)).resolve() == EXAMPLES.parents[1] / "shared" / "data" / name / "items.parquet"
+    assert Path(str(fallback.items)).resolve() == EXAMPLES.parents[1] / "shared" / "data" / items
 
 
 @pytest.mark.parametrize("name", NAMES)
