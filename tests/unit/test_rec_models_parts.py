@@ -14,7 +14,8 @@ from rec_models.interactions import ResidentInteractions
 from rec_models.losses import decoded_multinomial_nll, multinomial_nll
 from rec_models.semantic import ModelInputs, SemanticMatrix, pooled_users, under_control
 
-KNOWN = ["popularity", "ease", "mult_vae", "cvga", "l_diffrec", "dmrec"]
+KNOWN = ["popularity", "ease", "elsa", "mult_vae", "cvga", "l_diffrec", "macrid_vae", "sem_macrid_vae", "bandvae"]
+KNOWN += ["addvae", "dmrec"]
 KNOWN += ["lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star"]
 
 
