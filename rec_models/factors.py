@@ -123,11 +123,15 @@ class InterestFactors(nn.Module):
     def start_from(self, vectors: Tensor, seed: int) -> None:
         """Units begin where their texts' (n_units, any) vectors lie, and prototypes among them.
 
+        Vectors that cannot tell as many groups apart as there are factors leave everything where it was.
+
         Source: SEM-MacridVAE; BANDVAE tried it and found no gain.
         Deviations: directions beyond those of the vectors keep their random start.
         """
         assert self.units is not None
         placed = principal_directions(vectors, self.options.dim)
+        if len(placed.unique(dim=0)) < self.options.factors:
+            return
         self.units[:, : placed.shape[1]] = placed.to(self.units)
         labels = torch.from_numpy(item_clusters(placed.numpy(force=True), self.options.factors, seed=seed))
         for factor in range(self.options.factors):
@@ -142,7 +146,8 @@ class InterestFactors(nn.Module):
         if self._vectors is None:
             assert self.units is not None
             return self.units
-        placed = self._vectors.to(self.projection.dtype) @ self.projection
+        with torch.autocast(self.projection.device.type, enabled=False):
+            placed = self._vectors.to(self.projection.dtype) @ self.projection
         return placed if self.units is None or self.gate is None else self.units + self.gate * placed
 
     def assign(self, rows: UserBatch, rng: torch.Generator | None) -> Assignment:
