@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import scipy.sparse
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -68,6 +69,11 @@ class SparseMatrix(nn.Module):
         """
         values, transposed = entries or (self.values, self.transposed_values)
         return _Product.apply(dense.to(values.dtype), values, transposed, self)  # type: ignore[no-any-return]
+
+    def pattern(self) -> scipy.sparse.csr_array:
+        """(rows, columns) ones where there are entries, on the host."""
+        parts = (np.ones(len(self.columns), np.float32), self.columns.cpu().numpy(), self.starts.cpu().numpy())
+        return scipy.sparse.csr_array(parts, self.shape)
 
     def with_values(self, values: Tensor) -> Entries:
         """The same pattern carrying other (nnz,) values, such as after dropout."""

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rec_models.adaptive_transport import EntropicSettings, TransportForm, gaps, transport_of
-from rec_models.attention import AttentionStack, co_interaction_neighbours, neighbourhood
+from rec_models.attention import AttentionStack, Neighbourhood, co_interaction_neighbours, neighbourhood
 from rec_models.fusion import AdaptiveFusion, FusionForm
 from rec_models.graph import GraphConfig, GraphRecommender, LayerSum, adjacency, kept_edges, ranking_loss, smoothed
 from rec_models.interactions import PairBatch, UserBatch
@@ -43,6 +43,7 @@ class RecGOATConfig(GraphConfig):
             code decides otherwise, except those that are set beside it.
         modalities: `profiles` is the bundle's matrix `items` (and `users`); any other name m is `items_m` (and
             `users_m`, where there is one). None at all leaves IDs alone.
+        interaction_graph: `lightgcn`, whose layers are smoothed without weights, or `attention` in each layer.
         ids: items have embeddings of their own; otherwise they enter the graph as the mean of their modalities.
         neighbours: of an item in each modality, and of a user.
         attention_layers: of graph attention over neighbours; 0 leaves linear maps of texts.
@@ -70,12 +71,13 @@ class RecGOATConfig(GraphConfig):
         language: `profiles`, or a control that carries no meaning: `shuffled` texts, `random` vectors.
     """
 
-    paper: ClassVar[str] = "RecGOAT: graph optimal adaptive transport for LLM-enhanced multimodal recommendation, 2026"
+    paper: ClassVar[str] = "Li et al., RecGOAT: Graph Optimal Adaptive Transport for Multimodal Recommendation, 2026"
     reads_language: ClassVar[bool] = True
 
     name: Literal["recgoat"] = "recgoat"
     profile: Literal["paper", "official_code"] = "paper"
     modalities: tuple[str, ...] = ("profiles",)
+    interaction_graph: Literal["lightgcn", "attention"] = "lightgcn"
     ids: bool = True
     dim: int = Field(default=64, ge=1)
     layer_agg: LayerSum = "mean"
@@ -280,6 +282,9 @@ class RecGOAT(GraphRecommender):
         super().__init__(inputs.train, config.batch_pairs)
         self.config = config
         self.graph = adjacency(inputs.train)
+        self.listeners = Neighbourhood(self.graph.pattern()) if config.interaction_graph == "attention" else None
+        layers = 0 if self.listeners is None else config.layers
+        self.attention = AttentionStack(config.dim, layers, config.heads, config.dropout)
         self.user_side = UserSide(config, inputs, {name: text.users for name, text in texts.items() if text.users})
         self.item_table = nn.Parameter(torch.randn(self.n_items, config.dim) * 0.1) if config.ids else None
         self.encoders = nn.ModuleDict({name: ItemSide(config, text.items) for name, text in texts.items()})
@@ -295,7 +300,11 @@ class RecGOAT(GraphRecommender):
         drop = {"symmetric": config.edge_drop_symmetric, "rescale": config.edge_drop_rescale}
         entries = None if rng is None else kept_edges(self.graph, config.edge_keep, rng, **drop)
         begun, said = self.user_side(rng)
-        nodes = smoothed(self.graph, torch.cat([begun, first]), config.layers, config.layer_agg, entries)
+        nodes = torch.cat([begun, first])
+        if self.listeners is None:
+            nodes = smoothed(self.graph, nodes, config.layers, config.layer_agg, entries)
+        else:
+            nodes = self.attention(nodes, self.listeners, rng)
         return Heard(self.user_side.fused(nodes[: self.n_users], said), nodes[self.n_users :], languages)
 
     def fused(self, heard: Heard, some: Tensor | None = None, rng: torch.Generator | None = None) -> Fused:
@@ -348,8 +357,7 @@ class RecGOAT(GraphRecommender):
         Args:
             users: (pairs, dim).
             found: the batch's items.
-            taken: (pairs,) int64 place in `found` of each user's item.
-            drawn: (pairs,) int64 place of its negative.
+            taken, drawn: (pairs,) int64 places in `found` of each user's item and of its negative.
         """
         config, n = self.config, len(users)
         items, counts = torch.unique(taken, return_counts=True)
@@ -365,8 +373,7 @@ class RecGOAT(GraphRecommender):
         if not pairs:
             return total
         between = torch.stack(pairs).mean()
-        if config.cmcl_sign < 0:
-            between = 1 - between
+        between = between if config.cmcl_sign > 0 else 1 - between
         return (1 - config.cmcl_share) * total + config.cmcl_share * between
 
     def pair_contrast(self, a: Tensor, has_a: Tensor, b: Tensor, has_b: Tensor, some: Tensor) -> Tensor:

@@ -72,6 +72,7 @@ ABLATIONS = {
     "features transported": {"oat": "feature"},
     "features, unrolled": {"oat": "feature", "oat_gradient": "unrolled"},
     "softmax": {"fusion": "softmax"},
+    "attention between users and items": {"interaction_graph": "attention", "layers": 2},
     "released code": {"profile": "official_code"},
 }
 
