@@ -243,7 +243,7 @@ def test_transport_of_dimensions_puts_a_shuffled_space_in_order():
     settings = EntropicSettings(0.02, 300, "detached")
     moved, cost = transport_of("feature", DIM, settings)(ids[:, order], ids, torch.arange(500), costed=True)
     torch.testing.assert_close(moved, ids, atol=1e-3, rtol=1e-3)
-    assert float(cost) == pytest.approx(0, abs=1e-3)
+    assert cost.item() == pytest.approx(0, abs=1e-3)
 
 
 def test_transport_of_items_is_zero_between_equal_clouds_and_blind_to_their_order():
@@ -252,7 +252,7 @@ def test_transport_of_items_is_zero_between_equal_clouds_and_blind_to_their_orde
     ids, order = torch.randn(300, DIM), torch.randperm(300)
     moved, cost = sample(ids[order], ids, torch.arange(300), costed=True)
     assert torch.equal(moved, ids[order])
-    assert float(cost) == pytest.approx(0, abs=1e-4)
+    assert cost.item() == pytest.approx(0, abs=1e-4)
     other = torch.randn(300, DIM) + 1
     costs = [float(sample(other[each], ids, torch.arange(300), costed=True)[1]) for each in (order, torch.arange(300))]
     assert costs[0] == pytest.approx(costs[1], rel=1e-4) and costs[0] > 0.5
