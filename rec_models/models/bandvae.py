@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rec_models.alignment import AdaptiveFusion, Alignment, alignment_plan, plan_entropy, squared_distances
+from rec_models.blocks import dropped
 from rec_models.errors import MissingSemanticMatrixError
 from rec_models.explanation import Explanation, TextSide, overlap, shares_of
 from rec_models.factors import (
@@ -46,6 +47,8 @@ class BANDVAEConfig(RecommenderConfig):
         temperature: what cosines are divided by.
         deviation, text_deviation: standard deviations of the priors.
         prototype_gradient, noise, normalised_steps, prototype_dropout: see `FactorOptions`.
+        hidden_items: dropout takes whole items from every channel's input, so that the words of a dropped item cannot
+            give it away; otherwise it takes entries from each factor, as in the paper, and words tell what was dropped.
         text: what the text channel counts (`rec_models.text_units`), or `none`: interactions alone.
         concepts: how many concepts there are, where `text` counts them.
         semantic_items: a channel more, in which items lie where their texts put them; it predicts items too.
@@ -83,6 +86,7 @@ class BANDVAEConfig(RecommenderConfig):
     prototype_gradient: PrototypeGradient = "none"
     normalised_steps: bool = True
     noise: Noise = "shared"
+    hidden_items: bool = False
     text: TextMode | Literal["none"] = "words"
     concepts: int = Field(default=1024, ge=1)
     semantic_items: bool = False
@@ -120,8 +124,8 @@ class BANDVAEConfig(RecommenderConfig):
             iterations=self.iterations,
             temperature=self.temperature,
             deviation=self.deviation,
-            dropout=self.dropout,
-            prototype_dropout=self.prototype_dropout,
+            dropout=0.0 if self.hidden_items else self.dropout,
+            prototype_dropout=0.0 if self.hidden_items else self.prototype_dropout,
             prototype_gradient=self.prototype_gradient,
             noise=self.noise,
             normalised_steps=self.normalised_steps,
@@ -133,6 +137,7 @@ class BANDVAEConfig(RecommenderConfig):
             self.options(),
             factors=self.text_factors,
             iterations=self.text_iterations,
+            dropout=self.dropout,
             deviation=self.text_deviation,
             own_units=own_units,
         )
@@ -204,7 +209,7 @@ class BANDVAE(GradientRecommender):
     Deviations: those of `InterestFactors`, `alignment_plan` and `AdaptiveFusion`. Distances for the plan are between
     factors as they are, as printed (`unit_costs`). The divergence lacks a constant. A channel of items placed by
     their texts predicts items; the paper's channels predict their own input, which there is one vector an item.
-    Dropout hides entries from a factor, not items from both channels, as in the paper.
+    Dropout hides entries from a factor, not items from both channels, as in the paper (`hidden_items`).
     """
 
     def __init__(
@@ -280,11 +285,15 @@ class BANDVAE(GradientRecommender):
         return {name: sum(s for s, _ in rows) / max(1, sum(n for _, n in rows)) for name, rows in sums.items()}
 
     def _read(self, batch: UserBatch, rng: torch.Generator | None) -> _Read:
-        own = _encoded(self.ratings, batch, rng)
+        seen = batch
+        if rng is not None and self.config.hidden_items:
+            seen = batch.with_values(dropped(batch.values, self.config.dropout, rng))
+        own = _encoded(self.ratings, seen, rng)
         sides, plans, costs, taken = [], [], [], own.z
         for part in self.text_sides():
-            rows = batch if part.source is None else part.source(batch)
-            side = _encoded(part.channel, rows, rng)
+            side = _encoded(part.channel, seen if part.source is None else part.source(seen), rng)
+            if seen is not batch:  # what is predicted is whole
+                side = side._replace(rows=batch if part.source is None else part.source(batch))
             cost = squared_distances(own.z, side.z)
             between = cost
             if self.config.unit_costs:
