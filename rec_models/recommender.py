@@ -20,9 +20,9 @@ class RecommenderConfig(BaseModel):
 
     Attributes:
         reads_language: whether the model reads semantic matrices as its defaults have it.
-        reads_words: it reads `ModelInputs.text`.
+        reads_words: whether it reads `ModelInputs.text` as its defaults have it.
         scores_new_users: it scores a user from the row it is handed, so that a user it was not trained on gets the
-            scores of a trained user with the same row and text. Not so for whoever keeps a vector a user.
+            scores of a trained user with the same row and text. Not so for whoever needs a vector a user.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +36,11 @@ class RecommenderConfig(BaseModel):
     def asks_for_language(self) -> bool:
         """Whether the model reads semantic matrices as it is set here."""
         return self.reads_language
+
+    @property
+    def asks_for_words(self) -> bool:
+        """Whether the model reads words of items as it is set here."""
+        return self.reads_words
 
     def key(self) -> dict[str, Any]:
         """All settings as plain values, defaults included: what identifies the model beside data and seed."""

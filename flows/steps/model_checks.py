@@ -44,7 +44,7 @@ def needs_language(choices: Sequence[ModelChoice], settings: Settings) -> bool:
         refuse_protocol(settings, settings.split.kind == "users", choices)
     configs = [parse_config(choice.mapping) for choice in choices]
     words = PROFILE in settings.words.texts
-    return any(config.asks_for_language or (config.reads_words and words) for config in configs)
+    return any(config.asks_for_language or (config.asks_for_words and words) for config in configs)
 
 
 def refuse_protocol(settings: Settings, held_out: bool, choices: Sequence[ModelChoice] = ()) -> None:

@@ -172,7 +172,7 @@ def _planned(
     config = parse_config(choice.mapping)
     mapping = config.model_dump(mode="json")
     built_on = below.model_id if below is not None and clusters_of(mapping) > 1 else None
-    words = settings.words.model_dump(mode="json") if config.reads_words else {}
+    words = settings.words.model_dump(mode="json") if config.asks_for_words else {}
     answers = answered_aspects(snapshot, choice.name)
     inputs = inputs_key(snapshot, config.asks_for_language, answers, modalities_of(mapping), words)
     facts = [inputs, mapping, training, evaluation, seed]

@@ -35,6 +35,7 @@ class ADDVAEConfig(RecommenderConfig):
         "Tran & Lauw, Aligning Dual Disentangled User Representations from Ratings and Text, KDD 2022"
     )
     reads_language: ClassVar[bool] = True
+    reads_words: ClassVar[bool] = True
 
     name: Literal["addvae"] = "addvae"
     factors: int = Field(default=4, ge=2)
@@ -52,6 +53,16 @@ class ADDVAEConfig(RecommenderConfig):
     kl_cap: float = Field(default=0.2, ge=0)
     kl_anneal_steps: int = Field(default=20_000, ge=0)
     language: Language = "profiles"
+
+    @property
+    def asks_for_language(self) -> bool:
+        """Whether the text channel counts concepts."""
+        return self.text != "words"
+
+    @property
+    def asks_for_words(self) -> bool:
+        """Whether the text channel counts words."""
+        return self.text != "concepts"
 
     def build(self, inputs: ModelInputs) -> ADDVAE:
         """The untrained model."""

@@ -70,6 +70,7 @@ class BANDVAEConfig(RecommenderConfig):
 
     paper: ClassVar[str] = "BANDVAE: bi-modal disentangled interest factors aligned by optimal transport; after VALID"
     reads_language: ClassVar[bool] = True
+    reads_words: ClassVar[bool] = True
 
     name: Literal["bandvae"] = "bandvae"
     factors: int = Field(default=4, ge=1)
@@ -114,6 +115,17 @@ class BANDVAEConfig(RecommenderConfig):
         if self.factors != self.text_factors and (self.alignment == "diagonal" or self.fusion == "mean"):
             raise ValueError("`alignment = diagonal` and `fusion = mean` pair factors: set `text_factors` to `factors`")
         return self
+
+    @property
+    def asks_for_language(self) -> bool:
+        """Whether any part reads vectors."""
+        vectors = self.semantic_items or self.profile_prior or self.start == "text"
+        return vectors or self.text in ("concepts", "hybrid")
+
+    @property
+    def asks_for_words(self) -> bool:
+        """Whether the text channel counts words."""
+        return self.text in ("words", "hybrid")
 
     def options(self) -> FactorOptions:
         """The channel of interactions."""

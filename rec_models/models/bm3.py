@@ -34,6 +34,7 @@ class BM3Config(RecommenderConfig):
         "Zhou et al., Bootstrap Latent Representations for Multi-modal Recommendation (BM3), WWW 2023"
     )
     reads_language: ClassVar[bool] = True
+    scores_new_users: ClassVar[bool] = False
 
     name: Literal["bm3"] = "bm3"
     dim: int = Field(default=64, ge=1)

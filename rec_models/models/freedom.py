@@ -46,6 +46,7 @@ class FREEDOMConfig(RecommenderConfig):
         "(FREEDOM), MM 2023"
     )
     reads_language: ClassVar[bool] = True
+    scores_new_users: ClassVar[bool] = False
 
     name: Literal["freedom"] = "freedom"
     dim: int = Field(default=64, ge=1)

@@ -30,6 +30,7 @@ class VBPRConfig(RecommenderConfig):
 
     paper: ClassVar[str] = "He & McAuley, VBPR: Visual Bayesian Personalized Ranking from Implicit Feedback, AAAI 2016"
     reads_language: ClassVar[bool] = True
+    scores_new_users: ClassVar[bool] = False
 
     name: Literal["vbpr"] = "vbpr"
     dim: int = Field(default=64, ge=1)
