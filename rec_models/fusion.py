@@ -13,7 +13,7 @@ from rec_models.losses import unit
 FusionForm = Literal["free", "softmax", "concat", "sum"]
 
 
-class AdaptiveFusion(nn.Module):
+class ModalityFusion(nn.Module):
     """Weighs or maps IDs and modalities together, then normalises the layer, drops out, and scales to unit length.
 
     Args:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rec_models.adaptive_transport import EntropicSettings, TransportForm, gaps, transport_of
 from rec_models.attention import AttentionStack, Neighbourhood, co_interaction_neighbours, neighbourhood
-from rec_models.fusion import AdaptiveFusion, FusionForm
+from rec_models.fusion import FusionForm, ModalityFusion
 from rec_models.graph import GraphConfig, GraphRecommender, LayerSum, adjacency, kept_edges, ranking_loss, smoothed
 from rec_models.interactions import PairBatch, UserBatch
 from rec_models.losses import info_nce
@@ -290,7 +290,7 @@ class RecGOAT(GraphRecommender):
         self.encoders = nn.ModuleDict({name: ItemSide(config, text.items) for name, text in texts.items()})
         settings = EntropicSettings(config.oat_epsilon, config.oat_iterations, config.oat_gradient)
         self.transports = nn.ModuleDict({name: transport_of(config.oat, config.dim, settings) for name in texts})
-        self.fusion = AdaptiveFusion(config.fusion, config.first_weights(), config.dim, config.dropout)
+        self.fusion = ModalityFusion(config.fusion, config.first_weights(), config.dim, config.dropout)
 
     def heard(self, rng: torch.Generator | None = None) -> Heard:
         """A pass over all graphs; with an `rng` with dropout, as in training."""

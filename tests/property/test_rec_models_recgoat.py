@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from rec_models import parse_config
 from rec_models.adaptive_transport import EntropicSettings, transport_of
 from rec_models.errors import MissingSemanticMatrixError, ModelSettingsError
-from rec_models.fusion import AdaptiveFusion
+from rec_models.fusion import ModalityFusion
 from rec_models.graph import adjacency
 from rec_models.interactions import InteractionMatrix, ResidentInteractions
 from rec_models.semantic import ModelInputs, SemanticMatrix, pooled_users
@@ -261,10 +261,10 @@ def test_transport_of_items_is_zero_between_equal_clouds_and_blind_to_their_orde
 def test_at_the_width_of_baby_there_are_as_many_parameters_as_listed():
     transports = [transport_of("released", 800, SETTINGS) for _ in range(2)]
     assert sum(weight.numel() for each in transports for weight in each.parameters()) == 1_280_000
-    fusion = AdaptiveFusion("free", [0.8, 0.05], 800, 0.1)
+    fusion = ModalityFusion("free", [0.8, 0.05], 800, 0.1)
     assert fusion.norm.weight.numel() + fusion.norm.bias.numel() == 1600
     torch.testing.assert_close(fusion.shares(), torch.tensor([0.15, 0.8, 0.05]))
-    soft = AdaptiveFusion("softmax", [0.8, 0.05], 8, 0.1).shares()
+    soft = ModalityFusion("softmax", [0.8, 0.05], 8, 0.1).shares()
     torch.testing.assert_close(soft, torch.tensor([0.26, 0.50, 0.24]), atol=5e-3, rtol=0)
 
 
