@@ -1,7 +1,7 @@
 """LightGCN beside RecBole's on one split: both trained to their best validation epoch, both scored by our evaluation.
 
     python -m benchmarks.lightgcn_peer INTERACTIONS.parquet --peer-python PYTHON [--seeds 3] [--dim 64] [--layers 3]
-        [--batch-pairs 2048] [--ours l2_weight=1e-5,layer_agg=sum] [--theirs reg_weight=1e-4] [--threads 1] [--json]
+        [--batch-pairs 2048] [--ours l2_weight=1e-6,layer_agg=sum] [--theirs reg_weight=1e-4] [--threads 1] [--json]
 
 The table needs user_id, item_id (indices from 0) and split. PYTHON is the interpreter of an environment that holds
 RecBole (`benchmarks/peers/recbole_lightgcn.py` names versions that work together). Width, layers, pairs a step,
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--batch-pairs", type=int, default=2048)
-    parser.add_argument("--ours", default="l2_weight=1e-5")
+    parser.add_argument("--ours", default="l2_weight=1e-6")
     parser.add_argument("--theirs", default="reg_weight=1e-4")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
