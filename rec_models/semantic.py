@@ -126,6 +126,28 @@ def under_control(
     return items, _controlled(users, language, rng)
 
 
+def items_of(
+    model: str, inputs: ModelInputs, language: Language, *, name: str = "items", place: int = 0
+) -> SemanticMatrix:
+    """The item matrix of a name under a control, for a model that reads no users.
+
+    Args:
+        place: among several matrices of a model; random vectors of each are drawn for it alone.
+
+    Raises:
+        MissingSemanticMatrixError: the bundle lacks it.
+    """
+    if name not in inputs.semantic:
+        raise MissingSemanticMatrixError(model, name, sorted(inputs.semantic))
+    seed = [inputs.seed, 0x5E, place] if language == "random" and place else [inputs.seed, 0x5E]
+    return _controlled(inputs.semantic[name], language, np.random.default_rng(seed))
+
+
+def matrix_of(side: Literal["items", "users"], modality: str) -> str:
+    """The name in `ModelInputs.semantic` of a modality's matrix."""
+    return side if modality == "profiles" else f"{side}_{modality}"
+
+
 def item_modalities(
     model: str, inputs: ModelInputs, modalities: tuple[str, ...], language: Language
 ) -> dict[str, SemanticMatrix]:
@@ -136,14 +158,10 @@ def item_modalities(
     Raises:
         MissingSemanticMatrixError: the bundle lacks one of them.
     """
-    found = {}
-    for place, modality in enumerate(modalities):
-        name = "items" if modality == "profiles" else f"items_{modality}"
-        if name not in inputs.semantic:
-            raise MissingSemanticMatrixError(model, name, sorted(inputs.semantic))
-        seed = [inputs.seed, 0x5E, place] if language == "random" and place else [inputs.seed, 0x5E]
-        found[modality] = _controlled(inputs.semantic[name], language, np.random.default_rng(seed))
-    return found
+    return {
+        modality: items_of(model, inputs, language, name=matrix_of("items", modality), place=place)
+        for place, modality in enumerate(modalities)
+    }
 
 
 def pooled_users(items: SemanticMatrix, known: InteractionMatrix) -> SemanticMatrix:

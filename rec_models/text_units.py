@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
-from rec_models.errors import MissingSemanticMatrixError, MissingTextError
+from rec_models.errors import MissingTextError
 from rec_models.interactions import InteractionMatrix, UserBatch
-from rec_models.semantic import Language, ModelInputs, SemanticMatrix, under_control
+from rec_models.semantic import Language, ModelInputs, SemanticMatrix, items_of
 
 TextMode = Literal["words", "concepts", "hybrid"]
 
@@ -52,11 +52,7 @@ def text_units(model: str, mode: TextMode, inputs: ModelInputs, language: Langua
     """
     if mode == "words":
         return _words(model, mode, inputs, language)
-    if "items" not in inputs.semantic:
-        raise MissingSemanticMatrixError(model, "items", sorted(inputs.semantic))
-    items = inputs.semantic["items"]
-    items, _ = under_control(items, items, language, inputs)
-    found = concept_units(items, concepts, inputs.seed)
+    found = concept_units(items_of(model, inputs, language), concepts, inputs.seed)
     if mode == "concepts":
         return found
     words = _words(model, mode, inputs, language)
@@ -154,7 +150,7 @@ def _words(model: str, mode: TextMode, inputs: ModelInputs, language: Language) 
     words = inputs.text.words
     rng = np.random.default_rng([inputs.seed, 0x3E])
     if language == "shuffled":
-        words = _matrix(scipy.sparse.csr_array(_csr(words)[rng.permutation(words.n_users)]), words.n_items)
+        words = _matrix(scipy.sparse.csr_array(words.csr()[rng.permutation(words.n_users)]), words.n_items)
     elif language == "random":  # as many entries an item, of the same weights, at columns drawn evenly
         words = _elsewhere(words, rng)
     return TextUnits(words, inputs.text.vocabulary)
@@ -176,12 +172,6 @@ def _centroids(vectors: NDArray[np.float32], concepts: int, seed: int) -> Tensor
     found, labels = kmeans2(vectors, concepts, iter=_KMEANS_ITERATIONS, minit="points", missing="warn", rng=rng)
     found = torch.from_numpy(found[np.unique(labels)].astype(np.float32))
     return torch.nn.functional.normalize(found, dim=1)
-
-
-def _csr(matrix: InteractionMatrix) -> scipy.sparse.csr_array:
-    return scipy.sparse.csr_array(
-        (np.array(matrix.values), np.array(matrix.indices), np.array(matrix.indptr)), matrix.shape
-    )
 
 
 def _halved(part: InteractionMatrix) -> scipy.sparse.csr_array:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from rec_models.alignment import AdaptiveFusion, Alignment, alignment_plan, plan_entropy, squared_distances
 from rec_models.blocks import dropped
-from rec_models.errors import MissingSemanticMatrixError
 from rec_models.explanation import Explanation, TextSide, overlap, shares_of
 from rec_models.factors import (
     Assignment,
@@ -29,7 +28,7 @@ from rec_models.gaussians import DiagonalGaussian
 from rec_models.interactions import UserBatch
 from rec_models.mixtures import LOWEST_TEMPERATURE
 from rec_models.recommender import GradientRecommender, RecommenderConfig
-from rec_models.semantic import Language, ModelInputs, SemanticMatrix, language_of, under_control
+from rec_models.semantic import Language, ModelInputs, items_of, language_of
 from rec_models.text_units import TextMode, UserText, text_units
 from rec_models.transport import barycentric
 
@@ -162,11 +161,11 @@ class BANDVAEConfig(RecommenderConfig):
             channel = InterestFactors(self.text_options(own_units=True), len(units.names), units.vectors)
             sides.append(_Side(self.text, channel, UserText(units.weights, self.text_norm), units.names))
         if self.semantic_items:
-            placed = self._items(inputs).vectors
+            placed = items_of(self.name, inputs, self.language).vectors
             channel = InterestFactors(self.text_options(own_units=False), inputs.n_items, placed)
             sides.append(_Side("items", channel, None, ()))
         if self.start == "text":
-            items = self._items(inputs)
+            items = items_of(self.name, inputs, self.language)
             ratings.start_from(items.vectors, inputs.seed)
             for side in sides:
                 if side.source is not None:
@@ -176,11 +175,6 @@ class BANDVAEConfig(RecommenderConfig):
         _, users = language_of(self.name, inputs, self.language)
         prior = ProfilePrior(self.text_options(own_units=True), users.vectors, users.present)
         return BANDVAE(self, ratings, sides, prior)
-
-    def _items(self, inputs: ModelInputs) -> SemanticMatrix:
-        if "items" not in inputs.semantic:
-            raise MissingSemanticMatrixError(self.name, "items", sorted(inputs.semantic))
-        return under_control(inputs.semantic["items"], inputs.semantic["items"], self.language, inputs)[0]
 
 
 class _Side(nn.Module):

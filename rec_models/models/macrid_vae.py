@@ -8,13 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rec_models.errors import MissingSemanticMatrixError
 from rec_models.factors import FactorOptions, InterestFactors, annealed_to
 from rec_models.gaussians import DiagonalGaussian
 from rec_models.interactions import UserBatch
 from rec_models.mixtures import LOWEST_TEMPERATURE
 from rec_models.recommender import Encoding, RecommenderConfig, VariationalRecommender
-from rec_models.semantic import Language, ModelInputs, under_control
+from rec_models.semantic import Language, ModelInputs, items_of
 
 
 class MacridVAEConfig(RecommenderConfig):
@@ -79,9 +78,7 @@ class SEMMacridVAEConfig(MacridVAEConfig):
         Raises:
             MissingSemanticMatrixError: the bundle holds no vectors of items.
         """
-        if "items" not in inputs.semantic:
-            raise MissingSemanticMatrixError(self.name, "items", sorted(inputs.semantic))
-        items, _ = under_control(inputs.semantic["items"], inputs.semantic["items"], self.language, inputs)
+        items = items_of(self.name, inputs, self.language)
         model = super().build(inputs)
         model.channel.start_from(items.vectors, inputs.seed)
         return model

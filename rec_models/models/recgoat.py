@@ -18,7 +18,7 @@ from rec_models.graph import GraphConfig, GraphRecommender, LayerSum, adjacency,
 from rec_models.interactions import PairBatch, UserBatch
 from rec_models.losses import info_nce
 from rec_models.neighbours import Neighbours, nearest_neighbours
-from rec_models.semantic import Language, ModelInputs, SemanticMatrix, language_of, pooled_users, under_control
+from rec_models.semantic import Language, ModelInputs, SemanticMatrix, items_of, language_of, matrix_of
 from rec_models.transport import PlanGradient
 
 # What the released code does where the paper profile does otherwise; single options still overrule it.
@@ -148,15 +148,12 @@ def texts_of(config: RecGOATConfig, inputs: ModelInputs) -> dict[str, Texts]:
     """
     found = {}
     for place, modality in enumerate(config.modalities):
-        suffix = "" if modality == "profiles" else f"_{modality}"
+        items, users = matrix_of("items", modality), matrix_of("users", modality)
         seen = replace(inputs, seed=inputs.seed + place) if config.language == "random" else inputs
-        if f"users{suffix}" in inputs.semantic:
-            names = {"items": f"items{suffix}", "users": f"users{suffix}"}
-            found[modality] = Texts(*language_of(config.name, seen, config.language, **names))
+        if users in inputs.semantic:
+            found[modality] = Texts(*language_of(config.name, seen, config.language, items=items, users=users))
         else:
-            items, _ = language_of(config.name, seen, "profiles", items=f"items{suffix}", users=f"items{suffix}")
-            items, _ = under_control(items, pooled_users(items, inputs.train), config.language, seen)
-            found[modality] = Texts(items, None)
+            found[modality] = Texts(items_of(config.name, seen, config.language, name=items), None)
     return found
 
 
