@@ -23,7 +23,7 @@ from rec_models.models import (
     SLIMConfig,
     WMFConfig,
 )
-from rec_models.semantic import ModelInputs, SemanticMatrix
+from rec_models.semantic import ModelInputs, SemanticMatrix, items_of
 
 SEED = 81
 N_USERS, N_ITEMS = 40, 18
@@ -107,6 +107,22 @@ def test_text_in_ease_is_as_many_users_more_as_vectors_have_dimensions(train, x,
     config = EASEConfig(regularization=2.0, text_weight=0.6, text_centred=centred)
     assert config.asks_for_language and not EASEConfig().asks_for_language
     np.testing.assert_allclose(scores_of(config, train, texts), x @ expected, atol=1e-4)
+
+
+def test_ease_under_a_control_reads_what_every_model_reads_under_it(train):
+    texts = texts_of(N_ITEMS)
+    given = ModelInputs(train, texts, SEED)
+    found = {}
+    for language in ("profiles", "shuffled", "random"):
+        config = EASEConfig(regularization=2.0, text_weight=0.6, language=language)
+        found[language] = scores_of(config, train, texts)
+        read = scores_of(
+            config.model_copy(update={"language": "profiles"}), train, {"items": items_of("", given, language)}
+        )
+        np.testing.assert_array_equal(found[language], read)
+    assert not np.allclose(found["profiles"], found["shuffled"]) and not np.allclose(found["profiles"], found["random"])
+    silent = EASEConfig(regularization=2.0, language="shuffled")
+    assert not silent.asks_for_language  # nothing to control where texts have no weight
 
 
 def test_ease_with_text_names_the_matrix_that_is_missing(train):

@@ -157,6 +157,20 @@ def test_only_anchors_from_texts_ask_for_texts(world):
         config(anchors="text_tied").build(ModelInputs(world.train, {}, 0))
 
 
+@pytest.mark.parametrize("source", ["text_init", "text_tied"])
+def test_anchors_under_a_control_read_other_vectors_and_say_so(source, world):
+    built = {
+        language: config(anchors=source, language=language).build(world)
+        for language in ("profiles", "shuffled", "random")
+    }
+    tables = {language: model.anchors.of(torch.arange(N_ITEMS))[0] for language, model in built.items()}
+    assert not torch.allclose(tables["profiles"], tables["shuffled"])
+    assert not torch.allclose(tables["profiles"], tables["random"])
+    told = {language: model.provenance()["anchors"] for language, model in built.items()}
+    assert len(set(told.values())) == 3 and "shuffled" in told["shuffled"] and "random" in told["random"]
+    assert config().build(world).provenance() == {}
+
+
 def test_on_a_quadratic_the_optimum_moves_to_the_centroid_as_proposition_3_2_says():
     """Loss (m - m0(b))' A (m - m0(b)) / 2 + weight |m - c|^2: descent ends at M m0 + (1 - M) c."""
     print(f"seed {SEED}")
