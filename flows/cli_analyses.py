@@ -17,7 +17,7 @@ from flows.cli_output import emit_json, emit_table, last_word, p_words
 
 if TYPE_CHECKING:
     from flows.compare_models import Compared
-    from flows.report.charts import CurveChart, WhiskerChart
+    from flows.report.charts import Chart
     from flows.workspace import Workspace
 
 OUTPUT = Annotated[
@@ -36,7 +36,7 @@ class Study:
     columns: tuple[str, ...]
     table: Sequence[tuple[object, ...]]
     rows: list[dict[str, Any]]
-    charts: list[CurveChart | WhiskerChart | None]
+    charts: list[Chart | None]
     caption: str | None = None
 
 
@@ -56,7 +56,9 @@ class Request:
 
 
 def register(app: typer.Typer) -> None:
-    """Adds analyse and its four commands."""
+    """Adds analyse and its commands."""
+    from flows import cli_collaboration
+
     analyses = typer.Typer(help="Behind a comparison: who gains, how fast, by which latent.", no_args_is_help=True)
     app.add_typer(analyses, name="analyse")
 
@@ -65,12 +67,15 @@ def register(app: typer.Typer) -> None:
         options: Options,
         request: Request,
         groups: Annotated[int, typer.Option("--groups", min=2, help="Groups of equal numbers of interactions.")] = 4,
+        bounds: Annotated[
+            str | None, typer.Option("--bounds", help="Groups up to each of these instead, e.g. 10,50,100.")
+        ] = None,
         baseline: BASELINE = None,
     ) -> int:
         """What each model gains over the reference for users with few and with many training interactions."""
 
         def make(workspace: Workspace, found: Compared, reference: str) -> Study:
-            return _sparsity(workspace, found, reference, groups)
+            return _sparsity(workspace, found, reference, _bounds(bounds) if bounds else groups)
 
         return run_analysis(options, "sparsity", request, make, baseline)
 
@@ -95,6 +100,8 @@ def register(app: typer.Typer) -> None:
     ) -> int:
         """A comparison over the values of one option, as a curve; a model without the option is a level line."""
         return run_analysis(options, "beta", request, _beta, baseline, grid or [BETAS])
+
+    cli_collaboration.register(analyses)
 
 
 def run_analysis(
@@ -178,13 +185,23 @@ def _write(path: Path, study: Study, facts: dict[str, str]) -> None:
     atomic_write(path, stream.getvalue().encode())
 
 
-def _sparsity(workspace: Workspace, found: Compared, reference: str, n_groups: int) -> Study:
+def _bounds(text: str) -> list[int]:
+    from flows.errors import SettingSyntaxError
+
+    words = [word.strip() for word in text.split(",")]
+    bounds = [int(word) for word in words if word.isdigit()]
+    if len(bounds) != len(words) or bounds != sorted(set(bounds)):
+        raise SettingSyntaxError(f"--bounds {text}", "rising whole numbers with commas, e.g. 10,50,100")
+    return bounds
+
+
+def _sparsity(workspace: Workspace, found: Compared, reference: str, groups: int | list[int]) -> Study:
     from flows.report.charts import group_chart
     from flows.steps.analyse import group_gains
 
     metric = found.comparison.select_by
     snapshot = workspace.warehouse.snapshot(found.upstream)
-    gains = group_gains(workspace.warehouse, snapshot, found.plan, reference, metric, n_groups)
+    gains = group_gains(workspace.warehouse, snapshot, found.plan, reference, metric, groups)
     table = [
         (
             *(gain.model, gain.group, gain.n_users, gain.value, gain.reference_value, f"{gain.difference:+.4f}"),
@@ -220,7 +237,7 @@ def _convergence(workspace: Workspace, found: Compared, reference: str) -> Study
     ]
     by_epoch = [Line(curve.model, tuple(zip(curve.epochs, curve.valid, strict=True))) for curve in curves]
     by_second = [Line(curve.model, tuple(zip(curve.seconds, curve.valid, strict=True))) for curve in curves]
-    charts: list[CurveChart | WhiskerChart | None] = [
+    charts: list[Chart | None] = [
         line_chart(by_epoch, f"validation {metric} by epoch", "epoch", "at epoch {:.0f}"),
         line_chart(by_second, f"validation {metric} by second", "seconds of training", "after {:.1f} s"),
     ]

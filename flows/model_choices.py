@@ -1,8 +1,8 @@
 """Which models a command trains: catalogue names, with overrides and alternatives, as plain mappings.
 
 `dmrec` is the [model] of the settings, `mult_vae` the same base without language unless [models.mult_vae] says
-otherwise. `dmrec@matching.beta=0.3|0.5;fuse=add` is two models, `@modalities=profiles+image` one that reads two sets
-of vectors. A grid adds alternatives from outside the name.
+otherwise; `pia@base.name=mult_vae` wraps just that one. `dmrec@matching.beta=0.3|0.5;fuse=add` is two models,
+`@modalities=profiles+image` one that reads two sets of vectors. A grid adds alternatives from outside the name.
 `training.learning_rate` and the like speak of [training] for that model alone, as [models.<name>.training] does.
 """
 
@@ -84,11 +84,22 @@ def expand(spec: str, settings: Settings, grid: Iterable[tuple[str, list[object]
         tree = {"model": defaults_of(name, settings), "training": own_training(name, settings)}
         words = []
         for (option, _), value in zip(axes, values, strict=True):
-            tree = merged(tree, nested(option if option.startswith("training.") else f"model.{option}", value))
+            tree = merged(tree, _laid_over(option, value, settings))
             words.append(f"{option}={_word(value)}")
         label = f"{name}@{';'.join(words)}" if words else name
         choices.append(ModelChoice(label, tree["model"], _role(tree["model"], settings), tree["training"]))
     return choices
+
+
+def _laid_over(option: str, value: object, settings: Settings) -> PlainMapping:
+    """The tree of one option. A base that is named comes with the settings that it has on its own, so that a model
+    and what wraps it differ by the wrapping alone."""
+    if option.startswith("training."):
+        return nested(option, value)
+    path, _, last = f"model.{option}".rpartition(".")
+    if isinstance(value, str) and last == "name" and path.endswith(".base"):
+        return nested(path, defaults_of(value, settings))
+    return nested(f"model.{option}", value)
 
 
 def defaults_of(name: str, settings: Settings) -> PlainMapping:

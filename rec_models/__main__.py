@@ -30,6 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
         ("evaluate", "measure the checkpoint again"),
         ("recommend", "the best unseen items of every user"),
         ("latent", "the posterior means of every user"),
+        ("sharing", "distances of users in rows and in latent, radii of sharing, drift of neighbours under masks"),
+        ("masks", "how far masks move the posterior mean of a user"),
+        ("spread", "how far posteriors lie apart and what that costs"),
+        ("cohorts", "users of a few activities in the latent"),
         ("vectors", "the final vectors of items, as items.npy with its hash"),
     ):
         command = commands.add_parser(name, help=what)
@@ -41,10 +45,16 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--k", type=int, default=20, help="list length (default: 20)")
             how = "what scores items nobody took in training: their text, or the model (default: text)"
             command.add_argument("--cold-items", choices=("text", "model"), default="text", help=how)
-        if name in ("recommend", "latent"):
-            command.add_argument("--out", type=Path, required=True, help="where the .npz goes")
-        elif name == "vectors":
+        if name in ("sharing", "masks"):
+            command.add_argument("--keep", type=float, default=0.5, help="share of a row a mask keeps (default: 0.5)")
+        if name == "masks":
+            command.add_argument("--masks", type=int, default=50, help="masks of every user (default: 50)")
+        if name == "cohorts":
+            command.add_argument("--counts", default="5,50,350", help="items in a row of each (default: 5,50,350)")
+        if name == "vectors":
             command.add_argument("--out", type=Path, required=True, help="the folder")
+        elif name not in ("train", "evaluate"):
+            command.add_argument("--out", type=Path, required=True, help="where the .npz goes")
     given = parser.parse_args(arguments)
     try:
         return _run(given)
@@ -72,8 +82,10 @@ def _run(given: argparse.Namespace) -> int:
         _latent(bundle, given)
     elif given.command == "vectors":
         _vectors(bundle, given)
-    else:
+    elif given.command == "recommend":
         _recommend(bundle, given)
+    else:
+        _look(bundle, given)
     return 0
 
 
@@ -105,6 +117,29 @@ def _latent(bundle: Any, given: argparse.Namespace) -> None:
     means = posterior_means(load_trained(bundle, on), history, bundle.config["model"]["name"])
     _save(given.out, means)
     emit({"event": "done", "users": history.n_users, "latent_dim": means["decoded"].shape[1], "parts": list(means)})
+
+
+def _look(bundle: Any, given: argparse.Namespace) -> None:
+    from rec_models import collaboration
+    from rec_models.interactions import ResidentInteractions
+    from rec_models.training import load_trained, resolve_device
+
+    on = resolve_device(given.device)
+    looked_at = (
+        load_trained(bundle, on),
+        ResidentInteractions(bundle.inputs().known, on),
+        bundle.config["model"]["name"],
+    )
+    if given.command == "sharing":
+        found = collaboration.distances_and_radii(*looked_at, keep=given.keep)
+    elif given.command == "masks":
+        found = collaboration.drift_under_masks(*looked_at, masks=given.masks, keep=given.keep)
+    elif given.command == "spread":
+        found = collaboration.spread(*looked_at)
+    else:
+        found = collaboration.cohorts(*looked_at, counts=[int(count) for count in given.counts.split(",")])
+    _save(given.out, found)
+    emit({"event": "done", "arrays": {name: list(values.shape) for name, values in found.items()}})
 
 
 def _recommend(bundle: Any, given: argparse.Namespace) -> None:

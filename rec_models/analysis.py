@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from rec_models.errors import NoLatentError
 from rec_models.gaussians import DiagonalGaussian
 from rec_models.interactions import ResidentInteractions, UserBatch
+from rec_models.normalizing import ConditionedGaussian
 from rec_models.recommender import Recommender, VariationalRecommender
 
 _USERS_AT_ONCE = 1024
@@ -19,6 +21,8 @@ _USERS_AT_ONCE = 1024
 @runtime_checkable
 class Aligned(Protocol):
     """A variational model beside which a second encoder reads language."""
+
+    collaborative: VariationalRecommender
 
     def posteriors(self, batch: UserBatch) -> tuple[DiagonalGaussian, DiagonalGaussian, DiagonalGaussian]:
         """(fused, collaborative, language) posteriors of clean rows, as inference decodes them."""
@@ -33,8 +37,8 @@ def posterior_means(model: Recommender, history: ResidentInteractions, name: str
         name: the model's, for the error.
 
     Returns:
-        `decoded` (n_users, latent), what the decoder is given; of an aligned model also `source` and `language`, the
-        two it was fused from.
+        `decoded` (n_users, latent), what the decoder is given, after a flow where the model has one; of an aligned
+        model also `source` and `language`, the two it was fused from.
 
     Raises:
         NoLatentError: the model has no diagonal posterior.
@@ -45,8 +49,73 @@ def posterior_means(model: Recommender, history: ResidentInteractions, name: str
     for start in range(0, len(users), _USERS_AT_ONCE):
         batch = history.batch(users[start : start + _USERS_AT_ONCE])
         for part, posterior in _posteriors(model, batch, name).items():
-            parts.setdefault(part, []).append(posterior.mean.float().cpu().numpy())
+            mean = posterior.mean
+            if isinstance(posterior, ConditionedGaussian):
+                mean = base_of(model, name).point(posterior)
+            parts.setdefault(part, []).append(mean.float().cpu().numpy())
     return {part: np.concatenate(blocks) for part, blocks in parts.items()}
+
+
+def decoded_posterior(model: Recommender, batch: UserBatch, name: str) -> DiagonalGaussian:
+    """(batch, latent) the Gaussian that is decoded as inference sees it; in front of a flow where there is one.
+
+    Raises:
+        NoLatentError: the model has no diagonal posterior.
+    """
+    return _posteriors(model, batch, name)["decoded"]
+
+
+@torch.no_grad()
+def posteriors_of(
+    model: Recommender,
+    history: ResidentInteractions,
+    users: NDArray[np.int64],
+    name: str,
+    keep: float = 1.0,
+    rng: torch.Generator | None = None,
+) -> DiagonalGaussian:
+    """(len(users), latent) float32 the decoded posteriors of users, from rows of which a share is kept; see `masked`.
+
+    Raises:
+        NoLatentError: the model has no diagonal posterior.
+    """
+    found = []
+    for start in range(0, len(users), _USERS_AT_ONCE):
+        batch = history.batch(users[start : start + _USERS_AT_ONCE])
+        found.append(decoded_posterior(model, batch if keep == 1 else masked(batch, keep, rng), name))
+    return DiagonalGaussian(
+        torch.cat([each.mean.float() for each in found]), torch.cat([each.log_variance.float() for each in found])
+    )
+
+
+def masked(batch: UserBatch, keep: float, rng: torch.Generator | None) -> UserBatch:
+    """The batch with each entry kept by chance `keep` and divided by it, as dropout does in training.
+
+    Entries are left out rather than zeroed, so that whatever counts entries counts those that are seen.
+    """
+    kept = torch.rand(batch.values.shape, generator=rng, device=batch.values.device) < keep
+    lengths = torch.zeros_like(batch.lengths).index_add_(0, batch.rows, kept.long())
+    return replace(
+        batch,
+        rows=batch.rows[kept],
+        items=batch.items[kept],
+        values=batch.values[kept] / keep,
+        offsets=torch.cumsum(lengths, 0) - lengths,
+        lengths=lengths,
+    )
+
+
+def base_of(model: Recommender, name: str) -> VariationalRecommender:
+    """The base whose decoder a variational model ranks by.
+
+    Raises:
+        NoLatentError: it is not a variational model.
+    """
+    if isinstance(model, VariationalRecommender):
+        return model
+    if isinstance(model, Aligned):
+        return model.collaborative
+    raise NoLatentError(name)
 
 
 def _posteriors(model: Recommender, batch: UserBatch, name: str) -> dict[str, DiagonalGaussian]:

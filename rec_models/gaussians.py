@@ -94,3 +94,19 @@ def log_density(gaussian: DiagonalGaussian, z: Tensor) -> Tensor:
     """(batch,) natural logarithm of each Gaussian's density at its own z (batch, latent)."""
     squared = (z - gaussian.mean).square() * torch.exp(-gaussian.log_variance)
     return -0.5 * (squared + gaussian.log_variance + math.log(2 * math.pi)).sum(-1)
+
+
+def wasserstein1_bounds(q: DiagonalGaussian, p: DiagonalGaussian) -> tuple[Tensor, Tensor]:
+    """(batch,) and (batch,) between which the 1-Wasserstein distance under Euclidean cost lies; at most 1.26 apart.
+
+    Source: below, a sum over dimensions of functions that witness the one-dimensional distances is 1-Lipschitz where
+    its weights have unit length, and the best weights give the root of the sum of their squares; in one dimension the
+    distance is E |shift + wider * N(0, 1)|, the mean of a folded normal. Above, the 2-Wasserstein distance.
+    Deviations: none; there is no closed form of the distance itself.
+    """
+    high = squared_wasserstein2(q, p).sqrt()
+    shift = (q.mean - p.mean).abs()
+    wider = (torch.exp(0.5 * q.log_variance) - torch.exp(0.5 * p.log_variance)).abs()
+    ratio = shift / wider.clamp_min(torch.finfo(wider.dtype).tiny)
+    folded = wider * math.sqrt(2 / math.pi) * torch.exp(-0.5 * ratio.square()) + shift * torch.erf(ratio / math.sqrt(2))
+    return torch.minimum(folded.square().sum(-1).sqrt(), high), high  # equal covariances: rounding must not cross them

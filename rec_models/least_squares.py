@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import cast
 
@@ -14,8 +15,8 @@ from torch import Tensor
 from rec_models.blocks import rows_times
 from rec_models.interactions import InteractionMatrix, UserBatch
 
-# Entries times width that are gathered at once: 2 MB of float32 stay in a second-level cache.
-_GATHERED = 1 << 19
+# Entries times width, and rows times width, of a slice: 4 MB of float32 stay near the processor.
+_AT_ONCE = 1 << 20
 _ITEMS_AT_ONCE = 512
 _OVERSAMPLED = 10
 
@@ -64,17 +65,36 @@ class RidgeRows:
     def _applied(self, p: Tensor, batch: UserBatch) -> Tensor:
         if self.confidence == 0:
             return p @ self.shared
-        agreement = (self.table[batch.items] * p[batch.rows]).sum(1)
-        weighted = batch.with_values(self.confidence * batch.values * agreement)
+        weighted = batch.with_values(self.confidence * batch.values * chosen_entries(p, self.table, batch))
         return p @ self.shared + rows_times(weighted, self.table)
 
 
+def chosen_entries(p: Tensor, table: Tensor, batch: UserBatch) -> Tensor:
+    """(nnz,) those entries of p @ table.T that the batch has, no vector gathered for any.
+
+    Args:
+        p: (batch, width).
+        table: (n_items, width), of the same type.
+    """
+    ends = torch.cat([batch.offsets, batch.offsets.new_tensor([len(batch.items)])])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)  # of torch's, once a process
+        cells = torch.sparse_csr_tensor(
+            ends,
+            batch.items,
+            torch.zeros_like(batch.values, dtype=p.dtype),
+            (len(p), len(table)),
+            check_invariants=False,
+        )
+    return torch.sparse.sampled_addmm(cells, p, table.t(), beta=0.0).values()
+
+
 def slices_of(indptr: NDArray[np.int64], width: int) -> Iterator[NDArray[np.int64]]:
-    """Consecutive row indices whose entries, `width` numbers each, fit in 2 MB; at least one row a slice."""
+    """Consecutive row indices whose entries, `width` numbers each, fit in 4 MB; at least one row a slice."""
     start, n = 0, len(indptr) - 1
     while start < n:
-        stop = int(np.searchsorted(indptr, indptr[start] + _GATHERED // width, side="right")) - 1
-        stop = min(max(stop, start + 1), n, start + _GATHERED // width)
+        stop = int(np.searchsorted(indptr, indptr[start] + _AT_ONCE // width, side="right")) - 1
+        stop = min(max(stop, start + 1), n, start + _AT_ONCE // width)
         yield np.arange(start, stop)
         start = stop
 

@@ -2,6 +2,7 @@
 
 from flows.report.content import (
     CatalogueFacts,
+    CohortMap,
     CostFacts,
     CostRow,
     Difference,
@@ -9,6 +10,7 @@ from flows.report.content import (
     GroupGain,
     Interval,
     LatentActivity,
+    MaskDrift,
     ModelResult,
     ProfileExample,
     ProfileFacts,
@@ -17,6 +19,7 @@ from flows.report.content import (
     RecommendedItem,
     ReportContent,
     RunFacts,
+    SharingCurve,
     StageFacts,
     Sweep,
     SweepPoint,
@@ -26,6 +29,7 @@ from flows.report.page import figure, render
 
 __all__ = [
     "CatalogueFacts",
+    "CohortMap",
     "CostFacts",
     "CostRow",
     "Difference",
@@ -33,6 +37,7 @@ __all__ = [
     "GroupGain",
     "Interval",
     "LatentActivity",
+    "MaskDrift",
     "ModelResult",
     "ProfileExample",
     "ProfileFacts",
@@ -41,6 +46,7 @@ __all__ = [
     "RecommendedItem",
     "ReportContent",
     "RunFacts",
+    "SharingCurve",
     "StageFacts",
     "Sweep",
     "SweepPoint",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from flows.report.content import GroupGain, LatentActivity, ModelResult, Sweep
+from flows.report.content import CohortMap, GroupGain, LatentActivity, MaskDrift, ModelResult, SharingCurve, Sweep
 from flows.report.wording import measure, signed
 
 WIDTH = 720
@@ -115,6 +115,30 @@ class WhiskerChart:
     x_ticks: tuple[Tick, ...]
     rows: tuple[Whisker, ...]
     zero: float | None = None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point of a map; `series` is the colour's number from 1."""
+
+    x: float
+    y: float
+    series: int
+
+
+@dataclass(frozen=True)
+class MapChart:
+    """Points of several groups on a plane without scales; `legend` is name, series and height of each."""
+
+    title: str
+    width: float
+    height: float
+    right: float
+    marks: tuple[Mark, ...]
+    legend: tuple[tuple[str, int, float], ...]
+
+
+Chart = CurveChart | WhiskerChart | MapChart
 
 
 def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -297,3 +321,42 @@ def sweep_chart(sweep: Sweep, metric: str, reference: tuple[str, float] | None =
         label, level = reference
         lines.append(Line(f"{label}, test", ((points[0].value, level), (points[-1].value, level))))
     return line_chart(lines, f"{metric} of {sweep.model} by {sweep.option}", sweep.option, "at {:g}", from_zero=False)
+
+
+def mask_chart(drifts: Sequence[MaskDrift]) -> WhiskerChart | None:
+    """Variance over masks and drift from the centroid, a box over users each."""
+    spans = [
+        Span(f"{drift.model}, {part}", median, low, high, (first, third), role)
+        for drift in drifts
+        for part, role, (low, first, median, third, high) in (
+            ("variance", "model", drift.variance),
+            ("drift", "base", drift.drift),
+        )
+    ]
+    return span_chart(spans, "moved by masks, over the variance between users")
+
+
+def sharing_chart(curves: Sequence[SharingCurve]) -> CurveChart | None:
+    """Latent distance by distance in rows."""
+    lines = [Line(curve.model, curve.points) for curve in curves]
+    return line_chart(lines, "latent distance by items that differ", "items that one of two users has", "at {:.0f}")
+
+
+def map_chart(cohorts: CohortMap) -> MapChart | None:
+    """The users of a map, or None without any."""
+    if not cohorts.points:
+        return None
+    side, right, top = 400.0, 420.0, 10.0
+    lows = [min(point[axis] for point in cohorts.points) for axis in (0, 1)]
+    spans = [max(point[axis] for point in cohorts.points) - lows[axis] or 1.0 for axis in (0, 1)]
+    marks = tuple(
+        Mark(
+            round(top + (side - top) * (x - lows[0]) / spans[0], 2),
+            round(top + (side - top) * (y - lows[1]) / spans[1], 2),
+            place + 1,
+        )
+        for x, y, place in cohorts.points
+    )
+    legend = tuple((name, place + 1, 24.0 * (place + 1)) for place, name in enumerate(cohorts.cohorts))
+    title = f"{cohorts.model}: users by items in their row"
+    return MapChart(title, WIDTH, side + 2 * top, right, marks, legend)

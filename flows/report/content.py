@@ -153,6 +153,49 @@ class LatentActivity:
 
 
 @dataclass(frozen=True)
+class MaskDrift:
+    """How far masks move the posterior means of users; quantiles over users, each over the variance between users."""
+
+    model: str
+    n_masks: int
+    variance: tuple[float, float, float, float, float]
+    """A tenth, quartiles with the median, nine tenths, of the variance of the mean over masks."""
+    drift: tuple[float, float, float, float, float]
+    """The same of the mean squared distance from the centroid of the anchors of one's items."""
+
+
+@dataclass(frozen=True)
+class SharingCurve:
+    """How latent distance follows distance in rows, over pairs of users of one model."""
+
+    model: str
+    points: tuple[tuple[float, float], ...]
+    """(items that one of two users has, 1-Wasserstein distance from above), means of tenths of the pairs."""
+    correlation: float
+    far_related: float
+    """Share of pairs that differ in more items than half of all pairs do and yet share one."""
+    inside: float
+    """Share of those within the sharing radius."""
+    helping: float
+    """Share of those where a small step on one user does lower the loss of the other."""
+    neighbour_overlap: float
+    """Of the ten nearest users of a user under two masks, Jaccard."""
+
+
+@dataclass(frozen=True)
+class CohortMap:
+    """Users of a few activities as a map of one model's latent; distances on it are no measure."""
+
+    model: str
+    cohorts: tuple[str, ...]
+    """In items of a row, with the number of users: "5 (200)"."""
+    points: tuple[tuple[float, float, int], ...]
+    """(x, y, place among the cohorts) of each user."""
+    purity: float
+    """Share of the 15 nearest in the latent itself that are of one's own cohort."""
+
+
+@dataclass(frozen=True)
 class SweepPoint:
     """What one value of a swept option was worth."""
 
@@ -288,6 +331,10 @@ class ReportContent:
     latents: tuple[LatentActivity, ...] = ()
     """Of the models whose latent was looked at by `semalign analyse latent`."""
     sweeps: tuple[Sweep, ...] = ()
+    masks: tuple[MaskDrift, ...] = ()
+    """Of the models that `semalign analyse masks` looked at; so with the next two and their commands."""
+    sharing: tuple[SharingCurve, ...] = ()
+    cohorts: tuple[CohortMap, ...] = ()
     stages: tuple[StageFacts, ...] = ()
     cost: CostFacts = CostFacts()
     cost_rows: tuple[CostRow, ...] = ()

@@ -13,11 +13,14 @@ from flows.caution import clean
 from flows.report import wording
 from flows.report.charts import (
     WIDTH,
+    Chart,
     CurveChart,
-    WhiskerChart,
     curve_chart,
     group_chart,
     latent_chart,
+    map_chart,
+    mask_chart,
+    sharing_chart,
     sweep_chart,
     whisker_chart,
 )
@@ -55,6 +58,9 @@ def render(content: ReportContent) -> str:
             groups=group_chart(content.groups, str(primary)),
             latents=latent_chart(content.latents),
             sweeps=[sweep_chart(sweep, str(primary), _level(content, primary)) for sweep in content.sweeps],
+            masks=mask_chart(content.masks),
+            sharing=sharing_chart(content.sharing),
+            maps=[chart for cohorts in content.cohorts if (chart := map_chart(cohorts))],
             trained=[model for model in content.models if model.seconds is not None],
             settings=list(wording.flat(content.settings)),
         )
@@ -62,7 +68,7 @@ def render(content: ReportContent) -> str:
     return clean(html.replace("\r\n", "\n"))
 
 
-def figure(charts: Sequence[CurveChart | WhiskerChart]) -> str:
+def figure(charts: Sequence[Chart]) -> str:
     """The charts under each other as one SVG document, on white, with nothing to fetch."""
     tops = list(itertools.accumulate((chart.height + _GAP for chart in charts), initial=0.0))
     style = (_HERE / "figure.css").read_text("utf-8")

@@ -71,17 +71,34 @@ def activity_groups(counts: np.ndarray, n_groups: int = N_GROUPS) -> list[tuple[
     return groups
 
 
+def bounded_groups(counts: np.ndarray, bounds: Sequence[int]) -> list[tuple[int, int]]:
+    """(least, most) interactions of each group: up to each of the rising bounds, and beyond the last."""
+    edges = [int(counts.min()), *(bound + 1 for bound in bounds)]
+    ends = [*bounds, max(int(counts.max()), bounds[-1] + 1)]
+    return [(least, most) for least, most in zip(edges, ends, strict=True) if least <= most]
+
+
 def group_gains(
-    warehouse: Warehouse, snapshot: Snapshot, plan: TrainingPlan, reference: str, metric: str, n_groups: int = N_GROUPS
+    warehouse: Warehouse,
+    snapshot: Snapshot,
+    plan: TrainingPlan,
+    reference: str,
+    metric: str,
+    groups_of: int | Sequence[int] = N_GROUPS,
 ) -> list[GroupGain]:
-    """What every other model of the plan gains over the reference, group by group, paired over the group's users."""
+    """What every other model of the plan gains over the reference, group by group, paired over the group's users.
+
+    Args:
+        groups_of: how many groups of equally many interactions, or the most interactions of each but the last.
+    """
     from rec_models import paired_comparison
 
     parts = interaction_parts(snapshot, entity_ids(snapshot))
     lengths = np.sum([parts[part].lengths() for part in KNOWN if part in parts], axis=0)
     users, theirs = per_user_values(warehouse, plan.seeds_of(reference), metric)
     counts = lengths[users]
-    groups = activity_groups(counts, n_groups)
+    equal = isinstance(groups_of, int)
+    groups = activity_groups(counts, groups_of) if equal else bounded_groups(counts, groups_of)
     gains = []
     for label in plan.labels():
         if label == reference:

@@ -12,6 +12,7 @@ import numpy as np
 
 from flows.errors import NothingPublishedError
 from flows.settings import Settings, digest
+from flows.steps import collaboration
 from flows.steps.bundle import entity_ids, semantic_matrix
 from flows.steps.costs import cost_rows
 from flows.steps.filters import left_out_words
@@ -51,7 +52,8 @@ def write_report(workspace: Workspace, snapshot_id: str, settings: Settings) -> 
     shown_by = path.with_name("settings.sha256")
     shown = settings.report.model_dump(mode="json"), settings.name, settings.generated
     snapshot = workspace.warehouse.snapshot(snapshot_id)
-    key = digest("report", VERSION, *shown, _with_latents(workspace.warehouse, snapshot))
+    beneath = collaboration.reported_labels(workspace.warehouse, _planned(snapshot))
+    key = digest("report", VERSION, *shown, _with_latents(workspace.warehouse, snapshot), *beneath)
     if path.is_file() and shown_by.is_file() and shown_by.read_text(encoding="utf-8") == key:
         workspace.tally.stages.append(StageNote("report", False, 0.0, str(path)))
         return path
@@ -90,6 +92,7 @@ def report_content(warehouse: Warehouse, snapshot: Snapshot, settings: Settings)
         name: ingest[name] for name in ("n_users", "n_items", "n_interactions", "n_train", "n_valid", "n_test", "split")
     }
     results = tuple(_model_results(warehouse, said))
+    masks, sharing, cohorts = collaboration.reported(warehouse, _planned(snapshot))
     return ReportContent(
         run=_run_facts(snapshot, settings),
         catalogue=CatalogueFacts(
@@ -110,6 +113,9 @@ def report_content(warehouse: Warehouse, snapshot: Snapshot, settings: Settings)
         models=results,
         groups=tuple(_groups(warehouse, snapshot)),
         latents=tuple(_latents(warehouse, snapshot)),
+        masks=masks,
+        sharing=sharing,
+        cohorts=cohorts,
         sweeps=tuple(_sweeps(results, said["evaluate"])),
         stages=tuple(_stage_facts(said)),
         cost=_cost_facts(said),

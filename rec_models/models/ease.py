@@ -9,11 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from rec_models.blocks import rows_times
-from rec_models.errors import MissingSemanticMatrixError
 from rec_models.interactions import InteractionMatrix, UserBatch
 from rec_models.least_squares import gram
 from rec_models.recommender import ClosedFormRecommender, RecommenderConfig
-from rec_models.semantic import ModelInputs
+from rec_models.semantic import Language, ModelInputs, items_of
 
 
 class EASEConfig(RecommenderConfig):
@@ -24,6 +23,7 @@ class EASEConfig(RecommenderConfig):
         text_weight: each dimension of the items' vectors stands below the interactions as one user more, who took
             items to that degree, times this weight. 0 reads no text.
         text_centred: subtract the mean vector first: what all texts share says nothing of any.
+        language: `profiles`, or a control that carries no meaning: `shuffled` texts, `random` vectors.
     """
 
     paper: ClassVar[str] = "Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019"
@@ -32,6 +32,7 @@ class EASEConfig(RecommenderConfig):
     regularization: float = Field(default=500.0, gt=0)
     text_weight: float = Field(default=0.0, ge=0)
     text_centred: bool = True
+    language: Language = "profiles"
 
     @property
     def asks_for_language(self) -> bool:
@@ -42,9 +43,7 @@ class EASEConfig(RecommenderConfig):
         """The unsolved model."""
         if not self.asks_for_language:
             return EASE(self, inputs.n_items, None)
-        if "items" not in inputs.semantic:
-            raise MissingSemanticMatrixError(self.name, "items", sorted(inputs.semantic))
-        items = inputs.semantic["items"]
+        items = items_of(self.name, inputs, self.language)
         vectors, present = items.vectors.float(), items.present[:, None]
         if self.text_centred:
             mean = (vectors * present).sum(0) / present.sum().clamp_min(1)

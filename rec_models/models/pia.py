@@ -11,7 +11,6 @@ from pydantic import Field
 from torch import Tensor
 
 from rec_models.anchors import Anchors, AnchorSource, anchors_of
-from rec_models.errors import MissingSemanticMatrixError
 from rec_models.interactions import PairBatch, ResidentInteractions, UserBatch
 from rec_models.recommender import (
     GradientRecommender,
@@ -20,10 +19,16 @@ from rec_models.recommender import (
     Recommender,
     RecommenderConfig,
 )
-from rec_models.semantic import ModelInputs
+from rec_models.semantic import Language, ModelInputs, items_of
 
 if TYPE_CHECKING:
     from rec_models.models import LatentConfig
+
+_TEXTS: dict[Language, str] = {
+    "profiles": "profiles",
+    "shuffled": "profiles, shuffled between items",
+    "random": "random vectors, no texts",
+}
 
 
 class PIA(GradientRecommender):
@@ -82,8 +87,11 @@ class PIA(GradientRecommender):
         return self.base.served()
 
     def provenance(self) -> dict[str, str]:
-        """That of the base."""
-        return self.base.provenance()
+        """That of the base, and what anchors from texts read."""
+        if self.config.anchors == "learned":
+            return self.base.provenance()
+        how = "begun from" if self.config.anchors == "text_init" else "a map of"
+        return self.base.provenance() | {"anchors": f"{how} the items' {_TEXTS[self.config.language]}"}
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Those of the base, and the anchors at the rate of its first group."""
@@ -120,6 +128,8 @@ class PIAConfig(RecommenderConfig):
         align_on: with a flow, what is pulled: the `decoded` latent, or the `posterior` in front of the flow.
         anchors: `learned`; `text_init`, learned from the principal components of the items' texts; `text_tied`, a
             learned linear map of the texts.
+        language: what anchors from texts read: `profiles`, or a control that carries no meaning: `shuffled` texts,
+            `random` vectors.
     """
 
     paper: ClassVar[str] = "Personalised Item Alignment for VAE-based collaborative filtering (PIA), 2025"
@@ -133,6 +143,7 @@ class PIAConfig(RecommenderConfig):
     reduction: Literal["sum", "mean_dim"] = "sum"
     align_on: Literal["decoded", "posterior"] = "decoded"
     anchors: AnchorSource = "learned"
+    language: Language = "profiles"
 
     @property
     def asks_for_language(self) -> bool:
@@ -141,10 +152,8 @@ class PIAConfig(RecommenderConfig):
 
     def build(self, inputs: ModelInputs) -> PIA:
         """The untrained model around a freshly built base."""
-        if self.anchors != "learned" and "items" not in inputs.semantic:
-            raise MissingSemanticMatrixError(self.name, "items", sorted(inputs.semantic))
         base = self.base.build(inputs)
-        texts = None if self.anchors == "learned" else inputs.semantic["items"]
+        texts = None if self.anchors == "learned" else items_of(self.name, inputs, self.language)
         return PIA(self, base, anchors_of(self.anchors, inputs.n_items, base.latent_dim, inputs.seed, texts))
 
 

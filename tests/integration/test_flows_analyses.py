@@ -12,6 +12,7 @@ import pytest
 from servers.small_studies import run_in_this_process, write_small_catalogue
 
 import flows.steps.analyse
+import flows.steps.collaboration
 import flows.steps.recommend
 import flows.steps.train
 from flows import cli
@@ -21,7 +22,7 @@ from flows import cli
 def folder(tmp_path_factory):
     folder = write_small_catalogue(tmp_path_factory.mktemp("analyses"))
     with pytest.MonkeyPatch.context() as patch:
-        for module in (flows.steps.train, flows.steps.recommend, flows.steps.analyse):
+        for module in (flows.steps.train, flows.steps.recommend, flows.steps.analyse, flows.steps.collaboration):
             patch.setattr(module, "run_rec_models", run_in_this_process)
         patch.chdir(folder)
         assert cli.run(["compare", "--models", "popularity,mult_vae", "--seeds", "2"]) == 0
@@ -88,3 +89,66 @@ def test_a_sweep_is_a_curve_with_a_level_line(folder, capsys):
     assert "popularity, test" in (folder / "beta.svg").read_text(encoding="utf-8")
     assert cli.run(["analyse", "beta", "--models", "mult_vae", "--grid", "kl_weight=0.1,1.0"]) == 2
     assert cli.run(["analyse", "beta", "--models", "mult_vae", "--grid", "kl_weight=1,2,3", "-o", "x.png"]) == 2
+
+
+PAIR = ("--models", "mult_vae,pia@base.name=mult_vae;weight=5", "--seeds", "1")
+
+
+def test_masks_move_a_model_with_alignment_less_and_the_report_shows_it(folder, capsys):
+    longer = ("--set", "training.epochs=40", "--set", "training.learning_rate=0.01")
+    rows = analysed(folder, capsys, "masks", *PAIR, *longer, "--masks", "20")
+    free, aligned = rows
+    assert free["model"] == "mult_vae" and aligned["model"].startswith("pia@") and free["users"] == 24
+    assert aligned["variance"] < free["variance"] and aligned["drift"] < free["drift"]
+    assert free["variance_share"] == pytest.approx(free["variance"] / free["between"])
+    for name in ("masks", "sharing", "cohorts"):
+        assert cli.run(["analyse", name, "--models", "mult_vae", "--seeds", "1"]) == 0
+    capsys.readouterr()
+    words = ("--set", 'evaluation.baselines=["popularity"]')
+    assert cli.run(["run", *words, "--json"]) == 0
+    page = Path(json.loads(capsys.readouterr().out)["report"]).read_text(encoding="utf-8")
+    assert "What masks move" in page and "How users share the latent" in page
+    assert "Users of few and of many items" in page and "<script" not in page
+    assert cli.run(["analyse", "masks", "--models", "popularity"]) == 2
+    assert "popularity has no latent" in capsys.readouterr().err
+    assert cli.run(["verify", "--full"]) == 0
+
+
+def test_sharing_tells_of_pairs_that_are_far_and_yet_related(folder, capsys):
+    rows = analysed(folder, capsys, "sharing", *PAIR)
+    for row in rows:
+        assert 0 <= row["w1_low"] <= row["w1_high"] and row["pairs"] == 4000 and -1 <= row["correlation"] <= 1
+        shares = [row[name] for name in ("far_related", "inside", "helped", "neighbour_overlap")]
+        assert all(0 <= share <= 1 for share in shares) and row["inside"] <= row["helped"]
+    assert "latent distance by items that differ" in (folder / "sharing.svg").read_text(encoding="utf-8")
+
+
+def test_spread_parts_the_divergence_over_a_grid_of_two_options(folder, capsys):
+    grid = ("--grid", "kl_weight=0.2,1.0", "--grid", "dropout=0.0,0.5")
+    rows = analysed(folder, capsys, "spread", "--models", "mult_vae", *grid, "--seeds", "1")
+    assert [row["model"].partition("@")[2] for row in rows] == [
+        f"kl_weight={weight};dropout={share}" for weight in (0.2, 1.0) for share in (0.0, 0.5)
+    ]
+    for row in rows:
+        assert (
+            row["kl"] == pytest.approx(row["information"] + row["kl_aggregate"]) and row["w1_high"] <= row["w1_bound"]
+        )
+        assert {"active", "latent_dim", "recall@5", "ndcg@5", "valid recall@5"} <= row.keys()
+    drawn = (folder / "spread.svg").read_text(encoding="utf-8")
+    assert "mult_vae;kl_weight=0.2" in drawn and "kl_aggregate" in drawn and ">dropout<" in drawn
+
+
+def test_cohorts_are_a_row_each_and_a_map(folder, capsys):
+    rows = analysed(folder, capsys, "cohorts", "--models", "mult_vae", "--seeds", "1", "--counts", "3,5,400")
+    assert [row["items"] for row in rows] == [3, 5, 400] and rows[2]["users"] == 0 and rows[2]["purity"] is None
+    assert rows[0]["from_5"] == pytest.approx(rows[1]["from_3"]) and rows[0]["from_400"] is None
+    circles = (folder / "cohorts.svg").read_text(encoding="utf-8").count('r="3"')
+    assert circles == rows[0]["users"] + rows[1]["users"] > 4
+    for wrong in ("5,5", "5,x", "0"):
+        assert cli.run(["analyse", "cohorts", "--models", "mult_vae", "--counts", wrong]) == 2
+
+
+def test_sparsity_takes_groups_by_bounds(folder, capsys):
+    rows = analysed(folder, capsys, "sparsity", "--models", "popularity,mult_vae", "--seeds", "2", "--bounds", "3,4,50")
+    assert [row["group"] for row in rows][:1] in (["2–3"], ["3"], ["1–3"]) and sum(row["n_users"] for row in rows) <= 24
+    assert cli.run(["analyse", "sparsity", "--models", "popularity,mult_vae", "--bounds", "4,3"]) == 2

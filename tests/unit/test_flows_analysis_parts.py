@@ -8,12 +8,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.report import Epoch, GroupGain, ModelResult, Sweep, SweepPoint, figure
 from flows.report.charts import curve_chart, group_chart, latent_chart, span_chart, sweep_chart
-from flows.steps.analyse import activity_groups, latent_activities, sweeps_of
+from flows.steps.analyse import activity_groups, bounded_groups, latent_activities, sweeps_of
 from flows.steps.scores import holm_adjusted
 
 HOSTILE = "</text><script>alert(1)</script>&\x00]]>"
@@ -27,6 +27,15 @@ def test_activity_groups_part_the_users_rise_and_hold_their_share(counts, n_grou
     assert all(before[1] < after[0] for before, after in itertools.pairwise(groups))
     for least, most in groups[:-1]:
         assert sum(count for count in counts if least <= count <= most) * n_groups >= sum(counts)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=200), st.sets(st.integers(1, 50), min_size=1, max_size=4))
+def test_groups_by_bounds_hold_every_user_once(counts, bounds):
+    groups = bounded_groups(np.array(counts), sorted(bounds))
+    assert sum(least <= count <= most for count in counts for least, most in groups) == len(counts)
+    assert all(before[1] < after[0] for before, after in itertools.pairwise(groups))
+    assert bounded_groups(np.array([5, 10, 11, 100, 101]), [10, 50, 100]) == [(5, 10), (11, 50), (51, 100), (101, 101)]
 
 
 def test_four_equal_shares_make_four_groups():

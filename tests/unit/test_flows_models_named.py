@@ -69,6 +69,20 @@ def test_another_base_is_a_name_and_drops_the_options_of_the_one_it_replaces():
     assert weighed.mapping["base"] == {"name": "cvga", "kl_weight": "1/B"}
 
 
+def test_a_base_that_is_named_has_the_settings_it_has_on_its_own():
+    found = {
+        choice.label: choice.mapping.get("base")
+        for choice in choices_of(["pia@base.name=mult_vae|ease|dmrec"], [], SETTINGS)
+    }
+    assert found["pia@base.name=mult_vae"] == {"name": "mult_vae", "kl_weight": 0.5}
+    assert found["pia@base.name=ease"] == {"name": "ease", "regularization": 5000.0}  # refused later, by its model
+    assert found["pia@base.name=dmrec"] == SETTINGS.model
+    [deeper] = choices_of(["pia@base.name=dmrec;base.base.name=cvga;base.base.latent_dim=8;weight=1"], [], SETTINGS)
+    assert deeper.mapping["base"] == {**SETTINGS.model, "base": {"name": "cvga", "latent_dim": 8}}
+    [overridden] = choices_of(["pia@base.name=mult_vae;base.kl_weight=0.1"], [], SETTINGS)
+    assert overridden.mapping["base"] == {"name": "mult_vae", "kl_weight": 0.1}
+
+
 def test_a_grid_is_the_first_models_unless_it_names_another():
     assert labels(["dmrec,ease"], ["matching.beta=0.3,0.5", "ease:regularization=10,20"]) == [
         "dmrec@matching.beta=0.3",

@@ -13,7 +13,7 @@ from rec_models.errors import MissingSemanticMatrixError
 from rec_models.evaluation import first_k
 from rec_models.interactions import InteractionMatrix, ResidentInteractions
 from rec_models.item_weights import nearest_items, weighted_rows
-from rec_models.least_squares import RidgeRows, gram, right_singular_vectors, slices_of
+from rec_models.least_squares import RidgeRows, chosen_entries, gram, right_singular_vectors, slices_of
 from rec_models.models import (
     CDAEConfig,
     EASEConfig,
@@ -23,7 +23,7 @@ from rec_models.models import (
     SLIMConfig,
     WMFConfig,
 )
-from rec_models.semantic import ModelInputs, SemanticMatrix
+from rec_models.semantic import ModelInputs, SemanticMatrix, items_of
 
 SEED = 81
 N_USERS, N_ITEMS = 40, 18
@@ -109,6 +109,22 @@ def test_text_in_ease_is_as_many_users_more_as_vectors_have_dimensions(train, x,
     np.testing.assert_allclose(scores_of(config, train, texts), x @ expected, atol=1e-4)
 
 
+def test_ease_under_a_control_reads_what_every_model_reads_under_it(train):
+    texts = texts_of(N_ITEMS)
+    given = ModelInputs(train, texts, SEED)
+    found = {}
+    for language in ("profiles", "shuffled", "random"):
+        config = EASEConfig(regularization=2.0, text_weight=0.6, language=language)
+        found[language] = scores_of(config, train, texts)
+        read = scores_of(
+            config.model_copy(update={"language": "profiles"}), train, {"items": items_of("", given, language)}
+        )
+        np.testing.assert_array_equal(found[language], read)
+    assert not np.allclose(found["profiles"], found["shuffled"]) and not np.allclose(found["profiles"], found["random"])
+    silent = EASEConfig(regularization=2.0, language="shuffled")
+    assert not silent.asks_for_language  # nothing to control where texts have no weight
+
+
 def test_ease_with_text_names_the_matrix_that_is_missing(train):
     with pytest.raises(MissingSemanticMatrixError, match="semalign embed"):
         EASEConfig(text_weight=1.0).build(ModelInputs(train, {}, 0))
@@ -135,6 +151,13 @@ def test_folding_in_solves_every_users_own_system(seed, confidence, ridge):
         expected = np.linalg.solve(table.T @ weights @ table + ridge * np.eye(4), table.T @ weights @ (row > 0))
         np.testing.assert_allclose(found[user].numpy(), expected, atol=2e-3, rtol=2e-3)
     assert not found[3].any()
+
+
+def test_chosen_entries_are_those_of_the_whole_product(train, x):
+    rng = torch.Generator().manual_seed(SEED)
+    own, table = torch.randn(N_USERS, 4, generator=rng), torch.randn(N_ITEMS, 4, generator=rng)
+    found = chosen_entries(own, table, everybody(train))
+    torch.testing.assert_close(found, (own @ table.t())[torch.from_numpy(x) > 0])
 
 
 @pytest.mark.parametrize("confidence", [0.0, 5.0])
@@ -165,7 +188,7 @@ def test_slices_cover_all_rows_and_hold_no_more_than_they_may():
     assert np.array_equal(np.concatenate(slices), np.arange(50))
     assert len(slices) > 1
     for some in slices:
-        assert len(some) == 1 or (indptr[some[-1] + 1] - indptr[some[0]]) * 64 <= 1 << 19
+        assert len(some) == 1 or (indptr[some[-1] + 1] - indptr[some[0]]) * 64 <= 1 << 20
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, 4.0])
