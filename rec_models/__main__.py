@@ -1,7 +1,7 @@
 """Training as a process of its own: `python -m rec_models train BUNDLE` prints one JSON object a line.
 
-Events: start, resume, discarded, epoch, valid, test, done, error. Needs torch, numpy, scipy, safetensors and pydantic
-alone.
+Events: start, resume, discarded, epoch, valid, test, rescored, done, error. Needs torch, numpy, scipy, safetensors and
+pydantic alone.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("recommend", "the best unseen items of every user"),
         ("latent", "the posterior means of every user"),
         ("vectors", "the final vectors of items, as items.npy with its hash"),
+        ("rescore", "an older model beside this one, on this one's test users"),
     ):
         command = commands.add_parser(name, help=what)
         command.add_argument("bundle", type=Path)
@@ -41,7 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--k", type=int, default=20, help="list length (default: 20)")
             how = "what scores items nobody took in training: their text, or the model (default: text)"
             command.add_argument("--cold-items", choices=("text", "model"), default="text", help=how)
-        if name in ("recommend", "latent"):
+        if name == "rescore":
+            command.add_argument("--older", type=Path, required=True, help="the bundle of the other trained model")
+        if name in ("recommend", "latent", "rescore"):
             command.add_argument("--out", type=Path, required=True, help="where the .npz goes")
         elif name == "vectors":
             command.add_argument("--out", type=Path, required=True, help="the folder")
@@ -72,6 +75,8 @@ def _run(given: argparse.Namespace) -> int:
         _latent(bundle, given)
     elif given.command == "vectors":
         _vectors(bundle, given)
+    elif given.command == "rescore":
+        _rescore(bundle, given)
     else:
         _recommend(bundle, given)
     return 0
@@ -120,6 +125,20 @@ def _recommend(bundle: Any, given: argparse.Namespace) -> None:
     items, scores = recommend(model, resident, resident, given.k)
     _save(given.out, {"item_index": items, "score": scores})
     emit({"event": "done", "users": len(items), "k": given.k})
+
+
+def _rescore(bundle: Any, given: argparse.Namespace) -> None:
+    from rec_models.bundle import Bundle
+    from rec_models.rescoring import rescored
+    from rec_models.training import resolve_device
+
+    found = rescored(bundle, Bundle.open(given.older, given.cache), resolve_device(given.device))
+    both = {"newer": found.newer, "older": found.older}
+    values = {f"{which}/{name}": of for which, one in both.items() for name, of in one.values.items()}
+    _save(given.out, {"user_index": found.newer.users, **values})
+    covered = {f"{which}_coverage": {str(k): v for k, v in one.coverage.items()} for which, one in both.items()}
+    counts = {"users": len(found.newer.users), "unknown": found.n_unknown, "shown": found.n_shown}
+    emit({"event": "rescored", **counts, **covered})
 
 
 def _vectors(bundle: Any, given: argparse.Namespace) -> None:
