@@ -20,6 +20,7 @@ from flows.progress import Progress, SilentProgress
 from flows.settings import Settings
 
 if TYPE_CHECKING:
+    from flows.steps.training_process import Trainer
     from warehouse import Snapshot, SnapshotBuilder, Warehouse
 
 PROFILE = "profile"
@@ -108,6 +109,7 @@ class Workspace:
         again: rows in quarantine that are asked for another reply.
         accepting: rows in quarantine whose best text is taken as it is.
         first: the run's model is promoted as if no model served.
+        trainer: trains bundles somewhere else than in a process of this machine.
     """
 
     warehouse: Warehouse
@@ -119,6 +121,7 @@ class Workspace:
     retry: bool = False
     repay: bool = False
     first: bool = False
+    trainer: Trainer | None = None
     again: frozenset[AskedRow] = frozenset()
     accepting: frozenset[AskedRow] = frozenset()
     run_id: str = field(default_factory=lambda: new_run_id())
