@@ -65,6 +65,9 @@ class SourceSettings(Branch):
         default=None, description="file, glob or query with user_id and any attribute columns; may be left out"
     )
     columns: SourceColumns = SourceColumns()
+    as_of: datetime | None = Field(
+        default=None, description="interactions of this moment and later are left out, and those without a timestamp"
+    )
     min_rating: float | None = Field(default=None, description="interactions rated below are left out")
     min_item_words: int | None = Field(default=None, ge=1, description="items of fewer words leave the catalogue")
     word_columns: tuple[str, ...] | None = Field(
@@ -80,6 +83,11 @@ class SourceSettings(Branch):
     max_quarantined_share: float = Field(
         default=0.01, ge=0, le=1, description="refuse the input above this share of bad rows"
     )
+
+    @field_validator("as_of")
+    @classmethod
+    def _in_utc(cls, as_of: datetime | None) -> datetime | None:
+        return as_of.replace(tzinfo=UTC) if as_of is not None and as_of.tzinfo is None else as_of
 
     @property
     def cores(self) -> tuple[int, int]:

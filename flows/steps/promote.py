@@ -142,10 +142,10 @@ def _facts(
     measured = champion is not None and champion != challenger and settings.promotion.gate
     lists = snapshot.read("recommendations", columns=["user_id", "score"])
     scores = lists.column("score").to_pylist()
-    ids = entity_ids(snapshot)
+    ids, said = entity_ids(snapshot), snapshot.stages["recommend"]["summary"]
     return GateFacts(
         duel(workspace, challenger, champion, settings.evaluation.select_by) if measured and champion else None,
-        served=len(set(strings(lists, "user_id"))) / max(len(ids["users"]), 1),
+        served=len(set(strings(lists, "user_id"))) / max(said.get("n_asked", len(ids["users"])), 1),
         n_not_finite=sum(score is None or not math.isfinite(score) for score in scores),
         n_strangers=_strangers(workspace.warehouse, challenger, ids),
         quarantined_share=_quarantined_share(snapshot, len(ids["users"]) + len(ids["items"])),
