@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from datetime import date
+from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 from uuid import UUID
 
 from prefect import flow, get_client, get_run_logger, task
@@ -20,7 +21,7 @@ from prefect.blocks.system import Secret
 from prefect.cache_policies import NO_CACHE
 from prefect.deployments import run_deployment
 from prefect.states import Cancelling, Completed, Failed
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 
 from flows.artifacts import COSTS, cost_table, summary_markdown
 from flows.backfill import moments, settings_as_of
@@ -43,30 +44,25 @@ R = TypeVar("R")
 NOTIFY = "SEMALIGN_NOTIFY_BLOCK"
 A_DAY_S = 86_400.0
 
-TheSettings = Annotated[
-    Settings | None, Field(description="The whole settings tree, filled in by form; wins over `config`.")
-]
-TheConfig = Annotated[
-    str | None, Field(description="A semalign.toml on the worker; without it, the one in its working directory.")
-]
-TheOverrides = Annotated[
-    list[str] | None, Field(description="`a.b=value` texts over `config`; a secret among them is refused.")
-]
-TheSecrets = Annotated[
-    dict[str, str] | None,
-    Field(
-        description="Environment variable → name of the Secret block it is read from, where the worker's environment "
-        "does not have it, such as {'OPENAI_API_KEY': 'openai-key'}. Names alone are stored."
-    ),
-]
-TheTrainer = Annotated[
-    str | None,
-    Field(description="The deployment that trains, such as train-bundle/gpu; without it the worker itself does."),
-]
-TheStage = Annotated[
-    Literal["ingest", "profile", "embed", "train", "evaluate", "recommend", "report"],
-    Field(description="The last stage to run; `report` is all of them."),
-]
+Until = Literal["ingest", "profile", "embed", "train", "evaluate", "recommend", "report"]
+TextsByName = dict[str, str]
+
+# What the form says beside each parameter, of whichever flows have it.
+_PARAMETERS = {
+    "settings": "the whole settings tree, filled in by form; wins over `config`",
+    "config": "a semalign.toml on the worker; without it, the one in its working directory",
+    "overrides": "`a.b=value` texts over `config`; a secret among them is refused",
+    "until": "the last stage to run; `report` is all of them",
+    "train_on": "the deployment that trains, such as train-bundle/gpu; without it the worker itself does",
+    "secrets": "environment variable → name of the Secret block it is read from where the worker's environment does "
+    "not have it, such as {'OPENAI_API_KEY': 'openai-key'}; names alone are stored",
+    "first": "the first day; interactions of that day and later are left out",
+    "last": "the last day, at most",
+    "every_days": "days from one to the next",
+    "snapshot": "a version's id; the published one without it",
+    "bundle": "the bundle's folder, where this worker sees it",
+    "arguments": "of `python -m rec_models train`, behind the bundle",
+}
 
 
 def tell(flow: Any, flow_run: Any, state: Any) -> None:
@@ -76,108 +72,114 @@ def tell(flow: Any, flow_run: Any, state: Any) -> None:
         block.notify(subject=f"semalign: {flow.name} {state.name.lower()}", body=f"{flow_run.name}: {state.message}")
 
 
-# Results stay in the warehouse: what Prefect would persist are pickles outside it.
-_FLOW: dict[str, Any] = {
-    "persist_result": False,
-    "validate_parameters": True,
-    "timeout_seconds": A_DAY_S,
-    "on_failure": [tell],
-    "on_crashed": [tell],
-}
+def deployed(name: str, description: str) -> Callable[[Callable[..., Any]], Any]:
+    """Makes a flow of a function, its parameters described in the form.
+
+    Results stay in the warehouse: what Prefect would persist are pickles outside it.
+    """
+
+    def made(function: Callable[..., Any]) -> Any:
+        # Prefect reads what it says of a parameter from the docstring
+        said = "\n".join(f"    {own}: {_PARAMETERS[own]}" for own in signature(function).parameters)
+        function.__doc__ = f"{function.__doc__}\n\nArgs:\n{said}\n"
+        kept = {"persist_result": False, "validate_parameters": True, "timeout_seconds": A_DAY_S}
+        return flow(name=name, description=description, on_failure=[tell], on_crashed=[tell], **kept)(function)
+
+    return made
 
 
-@flow(name="refresh", description="Sources to published recommendations and a report.", **_FLOW)
+@deployed("refresh", "Sources to published recommendations and a report.")
 def refresh(
-    settings: TheSettings = None,
-    config: TheConfig = None,
-    overrides: TheOverrides = None,
-    until: TheStage = "report",
-    train_on: TheTrainer = None,
-    secrets: TheSecrets = None,
+    settings: Settings | None = None,
+    config: str | None = None,
+    overrides: list[str] | None = None,
+    until: Until = "report",
+    train_on: str | None = None,
+    secrets: TextsByName | None = None,
 ) -> Any:
     """Brings everything up to now; what is done already is kept."""
     return run_flow("refresh", until, chosen_settings(settings, config, overrides, secrets), train_on)
 
 
-@flow(name="build-profiles", description="Sources to profiles.", **_FLOW)
+@deployed("build-profiles", "Sources to profiles.")
 def build_profiles(
-    settings: TheSettings = None,
-    config: TheConfig = None,
-    overrides: TheOverrides = None,
-    secrets: TheSecrets = None,
+    settings: Settings | None = None,
+    config: str | None = None,
+    overrides: list[str] | None = None,
+    secrets: TextsByName | None = None,
 ) -> Any:
     """A profile for everyone who has something to say."""
     return run_flow("build-profiles", "profile", chosen_settings(settings, config, overrides, secrets))
 
 
-@flow(name="embed-profiles", description="Sources to profiles to vectors.", **_FLOW)
+@deployed("embed-profiles", "Sources to profiles to vectors.")
 def embed_profiles(
-    settings: TheSettings = None,
-    config: TheConfig = None,
-    overrides: TheOverrides = None,
-    secrets: TheSecrets = None,
+    settings: Settings | None = None,
+    config: str | None = None,
+    overrides: list[str] | None = None,
+    secrets: TextsByName | None = None,
 ) -> Any:
     """A vector for every profile."""
     return run_flow("embed-profiles", "embed", chosen_settings(settings, config, overrides, secrets))
 
 
-@flow(name="train-model", description="The run's model and its baselines, trained and registered.", **_FLOW)
+@deployed("train-model", "The run's model and its baselines, trained and registered.")
 def train_model(
-    settings: TheSettings = None,
-    config: TheConfig = None,
-    overrides: TheOverrides = None,
-    train_on: TheTrainer = None,
-    secrets: TheSecrets = None,
+    settings: Settings | None = None,
+    config: str | None = None,
+    overrides: list[str] | None = None,
+    train_on: str | None = None,
+    secrets: TextsByName | None = None,
 ) -> Any:
     """Trained models, verified and registered; earlier stages as far as they need them."""
     return run_flow("train-model", "train", chosen_settings(settings, config, overrides, secrets), train_on)
 
 
-@flow(name="evaluate-model", description="The run's model against its baselines, paired over users.", **_FLOW)
+@deployed("evaluate-model", "The run's model against its baselines, paired over users.")
 def evaluate_model(
-    settings: TheSettings = None,
-    config: TheConfig = None,
-    overrides: TheOverrides = None,
-    secrets: TheSecrets = None,
+    settings: Settings | None = None,
+    config: str | None = None,
+    overrides: list[str] | None = None,
+    secrets: TextsByName | None = None,
 ) -> Any:
     """A comparison with intervals."""
     return run_flow("evaluate-model", "evaluate", chosen_settings(settings, config, overrides, secrets))
 
 
-@flow(name="retrain", description="Models on the interactions of now; the better one serves.", **_FLOW)
+@deployed("retrain", "Models on the interactions of now; the better one serves.")
 def retrain(
-    settings: TheSettings = None,
-    config: TheConfig = None,
-    overrides: TheOverrides = None,
-    train_on: TheTrainer = None,
-    secrets: TheSecrets = None,
+    settings: Settings | None = None,
+    config: str | None = None,
+    overrides: list[str] | None = None,
+    train_on: str | None = None,
+    secrets: TextsByName | None = None,
 ) -> Any:
     """Trained where `train_on` says, measured against the champion, and published if the gate lets it."""
     return run_flow("retrain", "report", chosen_settings(settings, config, overrides, secrets), train_on)
 
 
-@flow(name="recommend", description="The list each user gets.", **_FLOW)
+@deployed("recommend", "The list each user gets.")
 def recommend(
-    settings: TheSettings = None,
-    config: TheConfig = None,
-    overrides: TheOverrides = None,
-    train_on: TheTrainer = None,
-    secrets: TheSecrets = None,
+    settings: Settings | None = None,
+    config: str | None = None,
+    overrides: list[str] | None = None,
+    train_on: str | None = None,
+    secrets: TextsByName | None = None,
 ) -> Any:
     """Recommendations of the run's model, if it may serve."""
     return run_flow("recommend", "recommend", chosen_settings(settings, config, overrides, secrets), train_on)
 
 
-@flow(name="backfill", description="A refresh for each of several days, as the sources were known then.", **_FLOW)
+@deployed("backfill", "A refresh for each of several days, as the sources were known then.")
 def backfill(
-    first: Annotated[date, Field(description="The first day; interactions of that day and later are left out.")],
-    last: Annotated[date, Field(description="The last day, at most.")],
-    every_days: Annotated[PositiveInt, Field(description="Days from one to the next.")] = 7,
-    settings: TheSettings = None,
-    config: TheConfig = None,
-    overrides: TheOverrides = None,
-    until: TheStage = "report",
-    secrets: TheSecrets = None,
+    first: date,
+    last: date,
+    every_days: PositiveInt = 7,
+    settings: Settings | None = None,
+    config: str | None = None,
+    overrides: list[str] | None = None,
+    until: Until = "report",
+    secrets: TextsByName | None = None,
 ) -> Any:
     """Day → snapshot, oldest first; a day whose model may not serve is passed over and says so in the logs."""
     chosen, when = chosen_settings(settings, config, overrides, secrets), moments(first, last, every_days)
@@ -189,13 +191,13 @@ def backfill(
     return done
 
 
-@flow(name="reproduce", description="Models trained again from their own bundles, compared bit for bit.", **_FLOW)
+@deployed("reproduce", "Models trained again from their own bundles, compared bit for bit.")
 def reproduce(
-    snapshot: Annotated[str | None, Field(description="A version's id; the published one without it.")] = None,
-    settings: TheSettings = None,
-    config: TheConfig = None,
-    overrides: TheOverrides = None,
-    train_on: TheTrainer = None,
+    snapshot: str | None = None,
+    settings: Settings | None = None,
+    config: str | None = None,
+    overrides: list[str] | None = None,
+    train_on: str | None = None,
 ) -> Any:
     """Fails where a second training gives other weights."""
     chosen = chosen_settings(settings, config, overrides, None)
@@ -207,10 +209,10 @@ def reproduce(
     return Failed(message=f"other weights than the first time: {', '.join(other)}") if other else rows
 
 
-@flow(name="train-bundle", description="A bundle trained by this worker; one cut off resumes.", **_FLOW)
+@deployed("train-bundle", "A bundle trained by this worker; one cut off resumes.")
 def train_bundle(
-    bundle: Annotated[str, Field(description="The bundle's folder, where this worker sees it.")],
-    arguments: Annotated[list[str], Field(description="Of `python -m rec_models train`, behind the bundle.")],
+    bundle: str,
+    arguments: list[str],
 ) -> Any:
     """The job that `train_on` starts; the process that trains imports nothing of Prefect or DuckDB."""
     try:
