@@ -131,11 +131,14 @@ def _matrices(warehouse: Warehouse) -> str:
 
 def _quality(warehouse: Warehouse) -> Iterator[Check]:
     """The published rows under every check of `warehouse/sql/checks`; only errors fail."""
-    from flows.steps.quality import drift_words, finding_words
+    from flows.steps.quality import drift_words, finding_words, judged
     from warehouse import drift, findings, quality_checks
 
-    with warehouse.catalogue(warehouse.current()) as catalogue:
+    current = warehouse.current()
+    with warehouse.catalogue(current) as catalogue:
         found, moved = findings(catalogue), drift(catalogue)
+    if current is not None:
+        found = judged(found, current)
     yield Check("data", True, f"{len(quality_checks()) - len(found)} of {len(quality_checks())} checks of rows hold")
     for finding in found:
         yield Check(finding.check.name, finding.check.level == "warning", finding_words(finding), 4)

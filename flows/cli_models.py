@@ -12,6 +12,7 @@ import typer
 from flows.cli_options import THREADS, Options, command
 from flows.cli_output import emit_json, emit_table, last_word, metric_columns, say
 from flows.cli_pipeline import show_differences
+from flows.cli_promotion import show_history
 
 if TYPE_CHECKING:
     from flows.model_choices import ModelChoice
@@ -53,9 +54,14 @@ def register(app: typer.Typer) -> None:
     """Adds models and compare."""
 
     @command(app, "models")
-    def models(options: Options) -> int:
+    def models(
+        options: Options,
+        history: Annotated[
+            bool, typer.Option("--history", help="Which model served when, and who was refused.")
+        ] = False,
+    ) -> int:
         """Every model: name, paper, whether it reads language, options with their defaults."""
-        return list_models(options)
+        return show_history(options) if history else list_models(options)
 
     @command(app, "compare")
     def compare(

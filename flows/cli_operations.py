@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
         keep: Annotated[int, typer.Option("--keep", min=1, help="Versions that stay, the newest.")] = 5,
         days: Annotated[float, typer.Option("--days", min=0, help="Younger ones stay too.")] = 1.0,
     ) -> int:
-        """Removes versions nobody needs: not published, not among the newest, old, and read by nobody."""
+        """Removes versions nobody needs: not published, not a rollback's, not among the newest, old, read by nobody."""
         return collect(options, keep, days)
 
 
@@ -74,8 +74,10 @@ def forget(options: Options, user: str, yes: bool) -> int:
 
 def collect(options: Options, keep: int, days: float) -> int:
     """Collects what no kept version names."""
+    from flows.steps.champions import needed_for_rollback
+
     with _writing(options, "gc") as warehouse:
-        summary = warehouse.gc(keep=keep, min_age_s=days * 86_400)
+        summary = warehouse.gc(keep=keep, min_age_s=days * 86_400, needed=needed_for_rollback(warehouse))
     if options.json:
         emit_json(asdict(summary))
     freed = f"{summary.freed_bytes / 1e6:,.1f} MB are free again"

@@ -18,7 +18,7 @@ _STAGE_HELP = {
     "embed": "Embed the profiles; earlier stages as needed.",
     "train": "Train the model and its baselines; earlier stages as far as they need them.",
     "evaluate": "Compare the model with its baselines, paired over users.",
-    "recommend": "Write the list each user gets.",
+    "recommend": "Write the list each user gets, if the model may serve.",
 }
 
 
@@ -32,10 +32,11 @@ def register(app: typer.Typer) -> None:
         threads: THREADS = None,
         retry: Annotated[bool, typer.Option("--retry", help="Ask again for the profiles that got no reply.")] = False,
         repay: REPAY = False,
+        first: Annotated[bool, typer.Option("--first", help="Promote the model as if none served.")] = False,
     ) -> int:
-        """The whole refresh: ingest, profile, embed, train, evaluate, recommend, publish, report."""
+        """The whole refresh: ingest, profile, embed, train, evaluate, recommend, promote, publish, report."""
         words = ["run"] if until == "report" else ["run", "--until", until]
-        return run_stages(options, until, words, threads, retry, repay)
+        return run_stages(options, until, words, threads, retry, repay, first)
 
     for name, words in _STAGE_HELP.items():
         _register_stage(app, name, words)
@@ -64,6 +65,7 @@ def run_stages(
     threads: int | None = None,
     retry: bool = False,
     repay: bool = False,
+    first: bool = False,
 ) -> int:
     """Runs the flow up to a stage and says what came of it."""
     from flows.progress import open_progress
@@ -74,7 +76,7 @@ def run_stages(
     settings = options.settings()
     progress = open_progress()
     try:
-        with opened(settings, " ".join(words), progress, threads, retry, repay) as workspace:
+        with opened(settings, " ".join(words), progress, threads, retry, repay, first) as workspace:
             snapshot = refresh_until(until, settings, workspace)
             summary = run_summary(workspace, snapshot)
     finally:

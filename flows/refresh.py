@@ -14,7 +14,7 @@ from flows.model_choices import run_choices
 from flows.recommend import recommend
 from flows.settings import Settings
 from flows.stage import Stage, call
-from flows.steps import augment, embed, evaluate, first_look, ingest, model_checks, profile, publish, report
+from flows.steps import augment, embed, evaluate, first_look, ingest, model_checks, profile, promote, publish, report
 from flows.steps.aspects import has_language_model
 from flows.steps.recommend import recommend_items
 from flows.train_model import answers_for, train_all, train_model
@@ -36,6 +36,7 @@ def refresh(settings: Settings, workspace: Workspace, stage: Stage = call) -> st
     snapshot = stage(evaluate.register_models, workspace, snapshot, plan)
     snapshot = stage(evaluate.evaluate_models, workspace, snapshot, plan, settings.evaluation)
     snapshot = stage(recommend_items, workspace, snapshot, plan.models[0], settings.recommend)
+    snapshot = stage(promote.judge, workspace, snapshot, plan, settings)
     published = stage(publish.publish, workspace, snapshot, settings)
     stage(report.write_report, workspace, published, settings)
     return published
@@ -76,4 +77,5 @@ _UNTIL: dict[str, Callable[[Settings, Workspace, Stage], str]] = {
     "train": lambda settings, workspace, stage: train_model(settings, workspace, stage)[0],
     "evaluate": lambda settings, workspace, stage: evaluate_model(settings, workspace, stage)[0],
     "recommend": recommend,
+    "promote": recommend,
 }

@@ -65,6 +65,9 @@ class SourceSettings(Branch):
         default=None, description="file, glob or query with user_id and any attribute columns; may be left out"
     )
     columns: SourceColumns = SourceColumns()
+    as_of: datetime | None = Field(
+        default=None, description="interactions of this moment and later are left out, and those without a timestamp"
+    )
     min_rating: float | None = Field(default=None, description="interactions rated below are left out")
     min_item_words: int | None = Field(default=None, ge=1, description="items of fewer words leave the catalogue")
     word_columns: tuple[str, ...] | None = Field(
@@ -80,6 +83,11 @@ class SourceSettings(Branch):
     max_quarantined_share: float = Field(
         default=0.01, ge=0, le=1, description="refuse the input above this share of bad rows"
     )
+
+    @field_validator("as_of")
+    @classmethod
+    def _in_utc(cls, as_of: datetime | None) -> datetime | None:
+        return as_of.replace(tzinfo=UTC) if as_of is not None and as_of.tzinfo is None else as_of
 
     @property
     def cores(self) -> tuple[int, int]:
@@ -230,6 +238,30 @@ class RecommendSettings(Branch):
     )
 
 
+class PromotionSettings(Branch):
+    """When a model may take the place of the one that serves. A limit of None is no limit."""
+
+    gate: bool = Field(default=True, description="off: whatever was trained last serves")
+    max_loss: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="a model that is measured below the champion may serve where the 95 % interval of the loss in "
+        "`evaluation.select_by`, paired over test users, stays within this share; one that is surely worse never may",
+    )
+    min_users: int = Field(default=10, ge=2, description="of fewer test users nothing is believed")
+    min_served: float = Field(default=0.98, ge=0, le=1, description="this share of the users gets a list")
+    min_coverage_kept: float | None = Field(
+        default=0.5, ge=0, description="the share of the catalogue in any list, over the champion's"
+    )
+    max_quarantined_share: float | None = Field(
+        default=0.05, ge=0, le=1, description="of items and users that were put aside"
+    )
+    max_drift: float | None = Field(
+        default=0.5, gt=0, description="relative change of profile lengths and vector norms under the same recipe"
+    )
+
+
 class WarehouseSettings(Branch):
     """Where everything is kept."""
 
@@ -265,6 +297,7 @@ class Settings(Branch):
     quality: QualitySettings = QualitySettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     recommend: RecommendSettings = RecommendSettings()
+    promotion: PromotionSettings = PromotionSettings()
     warehouse: WarehouseSettings = WarehouseSettings()
     report: ReportSettings = ReportSettings()
 
@@ -279,7 +312,7 @@ class Settings(Branch):
 
     def identity(self) -> PlainMapping:
         """The settings that can change a result, as plain JSON; the warehouse's place and all speed left out."""
-        tree = self.model_dump(mode="json", exclude={"warehouse", "report", "name", "quality"})
+        tree = self.model_dump(mode="json", exclude={"warehouse", "report", "name", "quality", "promotion"})
         tree["training"] = {key: value for key, value in tree["training"].items() if key not in SPEED_ONLY}
         return tree
 

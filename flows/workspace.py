@@ -20,10 +20,11 @@ from flows.progress import Progress, SilentProgress
 from flows.settings import Settings
 
 if TYPE_CHECKING:
+    from flows.steps.training_process import Trainer
     from warehouse import Snapshot, SnapshotBuilder, Warehouse
 
 PROFILE = "profile"
-STAGES = ("ingest", "profile", "embed", "augment", "train", "evaluate", "recommend", "report")
+STAGES = ("ingest", "profile", "embed", "augment", "train", "evaluate", "recommend", "promote", "report")
 
 
 class AskedRow(NamedTuple):
@@ -107,6 +108,8 @@ class Workspace:
     Args:
         again: rows in quarantine that are asked for another reply.
         accepting: rows in quarantine whose best text is taken as it is.
+        first: the run's model is promoted as if no model served.
+        trainer: trains bundles somewhere else than in a process of this machine.
     """
 
     warehouse: Warehouse
@@ -117,6 +120,8 @@ class Workspace:
     threads: int | None = None
     retry: bool = False
     repay: bool = False
+    first: bool = False
+    trainer: Trainer | None = None
     again: frozenset[AskedRow] = frozenset()
     accepting: frozenset[AskedRow] = frozenset()
     run_id: str = field(default_factory=lambda: new_run_id())
@@ -159,6 +164,7 @@ def opened(
     threads: int | None = None,
     retry: bool = False,
     repay: bool = False,
+    first: bool = False,
 ) -> Iterator[Workspace]:
     """The workspace of a command that writes, with the warehouse's lock held until the block ends.
 
@@ -166,6 +172,7 @@ def opened(
         threads: compute threads of training; the settings' own, or as many as there are, where nothing is said.
         retry: profiles without a reply are asked for again, though nothing changed.
         repay: requests whose paid results a server has lost may be paid again.
+        first: the run's model is promoted as if no model served.
 
     Raises:
         LockHeldError: another run holds the lock; exit code 5.
@@ -179,7 +186,7 @@ def opened(
     try:
         with warehouse.lock(command=command):
             current = warehouse.current()
-            workspace = Workspace(warehouse, settings.hash(), command, progress, device, threads, retry, repay)
+            workspace = Workspace(warehouse, settings.hash(), command, progress, device, threads, retry, repay, first)
             workspace.published_before = current.id if current else None
             try:
                 yield workspace

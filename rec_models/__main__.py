@@ -1,7 +1,7 @@
 """Training as a process of its own: `python -m rec_models train BUNDLE` prints one JSON object a line.
 
-Events: start, resume, discarded, epoch, valid, test, done, error. Needs torch, numpy, scipy, safetensors and pydantic
-alone.
+Events: start, resume, discarded, epoch, valid, test, rescored, done, error. Needs torch, numpy, scipy, safetensors and
+pydantic alone.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("spread", "how far posteriors lie apart and what that costs"),
         ("cohorts", "users of a few activities in the latent"),
         ("vectors", "the final vectors of items, as items.npy with its hash"),
+        ("rescore", "an older model beside this one, on this one's test users"),
     ):
         command = commands.add_parser(name, help=what)
         command.add_argument("bundle", type=Path)
@@ -51,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--masks", type=int, default=50, help="masks of every user (default: 50)")
         if name == "cohorts":
             command.add_argument("--counts", default="5,50,350", help="items in a row of each (default: 5,50,350)")
+        if name == "rescore":
+            command.add_argument("--older", type=Path, required=True, help="the bundle of the other trained model")
         if name == "vectors":
             command.add_argument("--out", type=Path, required=True, help="the folder")
         elif name not in ("train", "evaluate"):
@@ -82,6 +85,8 @@ def _run(given: argparse.Namespace) -> int:
         _latent(bundle, given)
     elif given.command == "vectors":
         _vectors(bundle, given)
+    elif given.command == "rescore":
+        _rescore(bundle, given)
     elif given.command == "recommend":
         _recommend(bundle, given)
     else:
@@ -155,6 +160,20 @@ def _recommend(bundle: Any, given: argparse.Namespace) -> None:
     items, scores = recommend(model, resident, resident, given.k)
     _save(given.out, {"item_index": items, "score": scores})
     emit({"event": "done", "users": len(items), "k": given.k})
+
+
+def _rescore(bundle: Any, given: argparse.Namespace) -> None:
+    from rec_models.bundle import Bundle
+    from rec_models.rescoring import rescored
+    from rec_models.training import resolve_device
+
+    found = rescored(bundle, Bundle.open(given.older, given.cache), resolve_device(given.device))
+    both = {"newer": found.newer, "older": found.older}
+    values = {f"{which}/{name}": of for which, one in both.items() for name, of in one.values.items()}
+    _save(given.out, {"user_index": found.newer.users, **values})
+    covered = {f"{which}_coverage": {str(k): v for k, v in one.coverage.items()} for which, one in both.items()}
+    counts = {"users": len(found.newer.users), "unknown": found.n_unknown, "shown": found.n_shown}
+    emit({"event": "rescored", **counts, **covered})
 
 
 def _vectors(bundle: Any, given: argparse.Namespace) -> None:

@@ -94,6 +94,10 @@ class SnapshotBuilder:
         if self._default_embeddings == name:
             self._default_embeddings = None
 
+    def remember(self, other: Snapshot) -> None:
+        """This version has every history row of another one too, whatever becomes of that."""
+        self._carried = united(self._carried, other)
+
     def default_embeddings(self, name: str | None) -> None:
         """`embeddings` stands for this encoder's table, or for none; without a call, for the one written last."""
         written = {*self._carried, *self._pending}

@@ -27,7 +27,7 @@ from warehouse.snapshot import Snapshot, load_manifest
 from warehouse.storage import atomic_write, file_name, fsync_directory, install_tree, make_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from warehouse.catalogue import Catalogue
     from warehouse.forget import Tombstones
@@ -154,7 +154,7 @@ class Warehouse:
             verified=self._verified,
         )
 
-    def publish(self, snapshot: Snapshot, *, forgetting: bool = False) -> Snapshot:
+    def publish(self, snapshot: Snapshot, *, forgetting: bool = False, trust_notes: bool = False) -> Snapshot:
         """The snapshot CURRENT points to afterwards; nothing is published when it does already.
 
         Every byte is hashed first; of what CURRENT points to already, only files that changed since they were. The
@@ -163,6 +163,8 @@ class Warehouse:
 
         Args:
             forgetting: history that the snapshot left out was left out on purpose.
+            trust_notes: pass over files that were hashed in full since they last changed; for going back in a moment
+                to what was published before.
 
         Raises:
             LockRequiredError: the run lock is not held by this process.
@@ -174,7 +176,7 @@ class Warehouse:
             current.verify(trust_notes=True)
             self._write_init(current)
             return current
-        snapshot.verify()
+        snapshot.verify(trust_notes=trust_notes)
         is_older = current is not None and snapshot.counter < current.counter
         if current is not None and (is_older or (not forgetting and _lacks_history(snapshot, current))):
             snapshot = self.begin(snapshot).commit(
@@ -194,9 +196,9 @@ class Warehouse:
         files = sum(len(fragments) for fragments in chosen.tables.values())
         return VerifySummary(chosen.id, files, chosen.verify())
 
-    def gc(self, keep: int = 5, min_age_s: float = _DAY_S) -> GcSummary:
-        """Removes what no kept snapshot names: kept are CURRENT, the newest `keep`, all younger than `min_age_s`, and
-        what a reader has pinned. Vectors that a stopped run left behind go too.
+    def gc(self, keep: int = 5, min_age_s: float = _DAY_S, needed: "Collection[str]" = ()) -> GcSummary:
+        """Removes what no kept snapshot names: kept are CURRENT, the newest `keep`, all younger than `min_age_s`, those
+        whose ids are `needed`, and what a reader has pinned. Vectors that a stopped run left behind go too.
 
         Raises:
             LockRequiredError: the run lock is not held by this process.
@@ -208,8 +210,8 @@ class Warehouse:
         dropped: list[Snapshot] = []
         for place, snapshot in enumerate(self.snapshots()):
             age_s = time.time() - (self.root / "snapshots" / snapshot.id).stat().st_mtime
-            is_current = current is not None and snapshot.id == current.id
-            (kept if place < keep or is_current or age_s < min_age_s else dropped).append(snapshot)
+            is_needed = snapshot.id in needed or (current is not None and snapshot.id == current.id)
+            (kept if place < keep or is_needed or age_s < min_age_s else dropped).append(snapshot)
         gone = 0
         for snapshot in dropped:
             with unpinned(self.root, snapshot.id) as free:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def filtered(
 ) -> tuple[pa.Table, pa.Table, dict[str, int]]:
     """Interactions in (user, item) order and items that pass every filter, and how many rows, users, items did not.
 
-    Filters run in the order rating, words, screen, core: the core is of what the others leave.
+    Filters run in the order moment, rating, words, screen, core: the core is of what the others leave.
 
     Raises:
         NothingLeftError: no row passes.
@@ -32,6 +33,10 @@ def filtered(
     """
     left_out: dict[str, int] = {}
     kept = interactions
+    if source.as_of is not None:
+        passing = _before(kept, source.as_of)
+        left_out["rows_since_as_of"] = int((~passing).sum())
+        kept = kept.take(np.flatnonzero(passing))
     if source.min_rating is not None:
         passing = _rated(kept, source.min_rating)
         left_out["rows_below_min_rating"] = int((~passing).sum())
@@ -98,6 +103,15 @@ def text_of(attributes: Mapping[str, Any], columns: Iterable[str] | None) -> str
         for value in found
     )
     return "\n".join(line for line in lines if isinstance(line, str))
+
+
+def _before(rows: pa.Table, moment: datetime) -> np.ndarray:
+    if "timestamp" not in rows.column_names:
+        raise NothingLeftError(rows.num_rows, f"as_of = {moment.isoformat()}: the source has no timestamp column")
+    # NaT is before nothing
+    return values(rows, "timestamp").astype("datetime64[us]") < np.datetime64(
+        moment.astimezone(UTC).replace(tzinfo=None)
+    )
 
 
 def _rated(rows: pa.Table, least: float) -> np.ndarray:

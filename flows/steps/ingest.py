@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from warehouse import Snapshot, Tombstones
 
 VERSION = 1
-_FILTERS = {"min_item_words", "word_columns", "min_user_interactions", "min_item_interactions"}
+_FILTERS = {"as_of", "min_item_words", "word_columns", "min_user_interactions", "min_item_interactions"}
 # What a kind of split reads: the settings of the others change nothing.
 _READ_BY = {
     "random": {"shares", "seed"},
@@ -154,6 +154,8 @@ def split_words(split: SplitSettings, source: SourceSettings) -> str:
         words += f", items of {source.min_item_words} words and more"
     if source.cores != (1, 1):
         words += ", core of {} per user and {} per item".format(*source.cores)
+    if source.as_of is not None:
+        words += f", before {source.as_of.isoformat()}"
     return f"{words}, screen of {source.screen:.0%} of the users" if source.screen else words
 
 

@@ -6,22 +6,33 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from flows.promotion_errors import NotBlessedError
 from flows.settings import Settings, canonical
+from flows.steps.champions import NOT_BLESSED, decisions
 from flows.steps.evaluate import append_differences, append_models
 from flows.steps.scores import Comparison
 from flows.steps.train import TrainingPlan
 from flows.workspace import Workspace, code_version, versions
 
 if TYPE_CHECKING:
-    from warehouse import SnapshotBuilder
+    from warehouse import Snapshot, SnapshotBuilder
 
 QUARANTINED = 3
 
 
 def publish(workspace: Workspace, snapshot_id: str, settings: Settings) -> str:
-    """Id of the published snapshot; a run that changes nothing and goes back to nothing older writes nothing."""
+    """Id of the published snapshot; a run that changes nothing and goes back to nothing older writes nothing.
+
+    Raises:
+        NotBlessedError: the gate keeps the snapshot's model out. What is published keeps its tables and only remembers
+            that, and what was measured.
+    """
     warehouse = workspace.warehouse
     snapshot = warehouse.snapshot(snapshot_id)
+    said = snapshot.stages.get("promote", {}).get("summary", {})
+    if said.get("verdict") == NOT_BLESSED:
+        _remember(workspace, snapshot, settings)
+        raise NotBlessedError(said["model"], said["champion"], said["reasons"], snapshot.id)
     if workspace.tally.committed or snapshot.id != workspace.published_before:
         builder = warehouse.begin(snapshot)
         builder.stage("publish", key=workspace.run_id, summary=run_facts(workspace))
@@ -29,6 +40,21 @@ def publish(workspace: Workspace, snapshot_id: str, settings: Settings) -> str:
         mark = append_run(workspace, builder, settings, QUARANTINED if n_quarantined else 0)
         snapshot = workspace.commit(builder, mark)
     return warehouse.publish(snapshot).id
+
+
+def _remember(workspace: Workspace, refused: Snapshot, settings: Settings) -> None:
+    """CURRENT with the history of a snapshot that was refused; nothing where it has that already."""
+    warehouse = workspace.warehouse
+    current = warehouse.current()
+    if current is None:
+        return
+    known = {row["n"] for row in decisions(current)}
+    if not workspace.tally.committed and known.issuperset(row["n"] for row in decisions(refused)):
+        return
+    builder = warehouse.begin(current)
+    builder.remember(refused)
+    mark = append_run(workspace, builder, settings, NotBlessedError.exit_code)
+    warehouse.publish(workspace.commit(builder, mark))
 
 
 def record_comparison(

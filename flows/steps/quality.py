@@ -9,7 +9,10 @@ from flows.settings import QualitySettings
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
-    from warehouse import Drift, Finding
+    from warehouse import Drift, Finding, Snapshot
+
+# Checks of the lists that a version carries on from the one before until its own are made.
+_OF_LISTS = frozenset({"recommended_again"})
 
 
 def refuse_bad_data(workspace: Workspace, snapshot_id: str, settings: QualitySettings) -> None:
@@ -20,8 +23,9 @@ def refuse_bad_data(workspace: Workspace, snapshot_id: str, settings: QualitySet
     """
     from warehouse import drift, findings
 
-    with workspace.warehouse.catalogue(workspace.warehouse.snapshot(snapshot_id).doubting()) as catalogue:
-        found = [finding for finding in findings(catalogue) if finding.check.name not in settings.tolerate]
+    snapshot = workspace.warehouse.snapshot(snapshot_id).doubting()
+    with workspace.warehouse.catalogue(snapshot) as catalogue:
+        found = [one for one in judged(findings(catalogue), snapshot) if one.check.name not in settings.tolerate]
         moved = drift(catalogue)
     for finding in found:
         if finding.check.level == "warning":
@@ -37,6 +41,11 @@ def refuse_bad_data(workspace: Workspace, snapshot_id: str, settings: QualitySet
         raise BadDataError(beyond, cure)
     if moved:
         workspace.progress.note(f"quality: {'; '.join(map(drift_words, moved))}")
+
+
+def judged(found: list[Finding], snapshot: Snapshot) -> list[Finding]:
+    """What the rows of this version are to blame for: lists of an older one may hold what users have taken since."""
+    return [one for one in found if "recommend" in snapshot.stages or one.check.name not in _OF_LISTS]
 
 
 def finding_words(finding: Finding) -> str:

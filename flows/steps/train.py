@@ -207,7 +207,8 @@ def train_model(
     partial = warehouse.inside("models", f"{model.model_id}.partial")
     _prepare_bundle(workspace, snapshot, model, partial)
     arguments = ["train", str(partial), *place_of_work(workspace)]
-    run_rec_models(model.title(), arguments, partial / "train.log", _follow(workspace, model, tells_test))
+    trainer = workspace.trainer or run_rec_models
+    trainer(model.title(), arguments, partial / "train.log", _follow(workspace, model, tells_test))
     metrics = verified_metrics(partial, model.model_id)
     _describe(partial, snapshot, model, metrics)
     if final.exists():

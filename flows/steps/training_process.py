@@ -26,6 +26,8 @@ _TOLD_PREFIXES = (
 DERIVED = ("matrices", "derived")
 
 OnEvent = Callable[[Mapping[str, Any]], None]
+# Takes what `run_rec_models` takes, and returns when the model is trained.
+Trainer = Callable[[str, Sequence[str], Path, OnEvent], None]
 
 
 def place_of_work(workspace: Workspace) -> list[str]:

@@ -79,6 +79,7 @@ LAYERS = {  # inside rec_models, low to high; a module may import from its own l
     "training": 5,
     "analysis": 5,
     "collaboration": 5,
+    "rescoring": 6,
     "__main__": 6,
     "__init__": 6,
 }

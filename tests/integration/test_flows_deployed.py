@@ -100,7 +100,7 @@ def test_every_deployment_names_a_flow_that_is_there():
     for deployment in declared:
         file, _, function = deployment["entrypoint"].partition(":")
         assert file == "flows/deployed.py" and function in defined
-        assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+        assert deployment["concurrency_limit"]["limit"] == 1 and deployment["tags"] and deployment["description"]
         assert all("timezone" in schedule for schedule in deployment.get("schedules", []))
 
 

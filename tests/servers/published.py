@@ -108,5 +108,9 @@ TABLES_OF_ROWS: dict[str, list[dict[str, Any]]] = {
     "metrics_per_user": [_score(model, user, 0.5) for model in ("dmrec", "mult_vae") for user in USERS],
     "recommendations": [{"user_id": "u", "rank": 1, "item_id": "2", "score": 1.5}],
     "model_registry": [{"model_id": "m", "run_id": "r", "name": "dmrec", "state": "champion", "created_at": LONG_AGO}],
+    "promotions": [
+        {"n": 1, "decided_at": LONG_AGO, "verdict": "FIRST", "model": "dmrec", "model_ids": ["m"], "champion_ids": []}
+        | {"snapshot": "s", "reasons": []}
+    ],
     "runs": [{"run_id": "r", "command": "run", "started_at": LONG_AGO, "settings": "{}", "settings_hash": "s"}],
 }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import flows.steps.clusters
+import flows.steps.duel
 import flows.steps.recommend
 import flows.steps.train
 from flows.errors import TrainingFailedError
@@ -17,7 +18,7 @@ from flows.errors import TrainingFailedError
 
 def train_here(patch: pytest.MonkeyPatch) -> None:
     """Every step that starts `python -m rec_models …` calls it in this process from now on."""
-    for step in (flows.steps.clusters, flows.steps.recommend, flows.steps.train):
+    for step in (flows.steps.clusters, flows.steps.duel, flows.steps.recommend, flows.steps.train):
         patch.setattr(step, "run_rec_models", in_this_process)
 
 

@@ -18,6 +18,7 @@ from warehouse.tables.metrics import METRICS
 from warehouse.tables.metrics_per_user import METRICS_PER_USER
 from warehouse.tables.model_registry import MODEL_REGISTRY
 from warehouse.tables.profiles import PROFILES
+from warehouse.tables.promotions import PROMOTIONS
 from warehouse.tables.prompts import PROMPTS
 from warehouse.tables.quarantine import QUARANTINE
 from warehouse.tables.recommendations import RECOMMENDATIONS
@@ -42,6 +43,7 @@ TABLES: tuple[Table, ...] = (
     LLM_CALLS,
     QUARANTINE,
     DECISIONS,
+    PROMOTIONS,
 )
 
 
