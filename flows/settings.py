@@ -221,6 +221,14 @@ class EvaluationSettings(Branch):
         return {"ks": protocol.ks, "names": protocol.names, "select_by": protocol.select_by, **said}
 
 
+class VariantSettings(Branch):
+    """One arm of an A/B test: the share of the users who get it, and what is other for them."""
+
+    share: float = Field(gt=0, le=1)
+    model: str | None = Field(default=None, description="label of another model of the run; its own without it")
+    diversity: float | None = Field(default=None, ge=0, lt=1, description="instead of recommend.diversity")
+
+
 class RecommendSettings(Branch):
     """What is published for every user."""
 
@@ -228,6 +236,36 @@ class RecommendSettings(Branch):
     cold_items: Literal["text", "model"] = Field(
         default="text", description="what scores items without an interaction, where the model reads language"
     )
+    diversity: float = Field(
+        default=0.0, ge=0, lt=1, description="weight of being unlike what stands above, by text; 0 ranks by score alone"
+    )
+    candidates: int | None = Field(
+        default=None, ge=1, description="how many of the best a diverse list is chosen from; five times k without it"
+    )
+    items: str | None = Field(
+        default=None, description="SQL over the snapshot: only items whose item_id it gives are recommended"
+    )
+    users: str | None = Field(
+        default=None, description="SQL over the snapshot: lists only for users whose user_id it gives"
+    )
+    variants: dict[str, VariantSettings] = Field(
+        default_factory=dict, description="[recommend.variants.<name>]: arms of an A/B test, by hash of the user id"
+    )
+    salt: str = Field(default="", description="another salt deals the users to the arms anew")
+
+    @field_validator("variants")
+    @classmethod
+    def _everybody_once(cls, variants: dict[str, VariantSettings]) -> dict[str, VariantSettings]:
+        total = sum(arm.share for arm in variants.values())
+        if variants and abs(total - 1) > 1e-9:
+            raise ValueError(f"the shares of {', '.join(variants)} add up to {total:g}, expected 1")
+        return variants
+
+    @property
+    def depth(self) -> int:
+        """How many items of every user are ranked before any list is chosen from them."""
+        weights = [self.diversity, *(arm.diversity or 0.0 for arm in self.variants.values())]
+        return max(self.k, self.candidates or 5 * self.k) if any(weights) else self.k
 
 
 class WarehouseSettings(Branch):

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from rec_models.candidates import graph_candidates
     from rec_models.clusters import item_clusters
     from rec_models.comparison import PairedComparison, paired_comparison
+    from rec_models.diversity import diversified
     from rec_models.errors import RecModelsError
     from rec_models.interactions import InteractionMatrix
     from rec_models.protocols import PROTOCOLS
@@ -32,6 +33,7 @@ _HOMES = {
     "RecModelsError": "errors",
     "SemanticSource": "bundle",
     "catalogue": "settings",
+    "diversified": "diversity",
     "graph_candidates": "candidates",
     "item_clusters": "clusters",
     "paired_comparison": "comparison",
@@ -56,6 +58,7 @@ __all__ = [
     "TextFeatures",
     "WordSource",
     "catalogue",
+    "diversified",
     "graph_candidates",
     "item_clusters",
     "paired_comparison",
