@@ -50,8 +50,29 @@ class SourceColumns(Branch):
     users: dict[str, str] = Field(default_factory=dict)
 
 
+SourceKind = Literal["interactions", "items", "users"]
+
+
+class DatabaseSettings(Branch):
+    """A database that queries of [source] go to, through SQLAlchemy; the URL itself is no setting."""
+
+    url_env: str = Field(
+        default="SEMALIGN_DATABASE_URL",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="environment variable with its SQLAlchemy URL",
+    )
+    updated_since: dict[SourceKind, str] = Field(
+        default_factory=dict, description="column that grows with every change: then only changed rows are read"
+    )
+    keys: dict[SourceKind, tuple[str, ...]] = Field(
+        default_factory=dict, description="columns that identify a row; the ids without it"
+    )
+
+
 class SourceSettings(Branch):
-    """Where interactions, items and users come from: Parquet, CSV, JSONL (globs, .gz) or a DuckDB query.
+    """Where interactions, items and users come from: Parquet, CSV, JSONL (globs, .gz) or a query.
+
+    A query runs in DuckDB over files, or in the database of [source.database].
 
     Interactions may also be .txt of a user and their items a line, the part of the split in the file's name; items and
     users as many as a .npy has rows.
@@ -65,6 +86,10 @@ class SourceSettings(Branch):
         default=None, description="file, glob or query with user_id and any attribute columns; may be left out"
     )
     columns: SourceColumns = SourceColumns()
+    database: DatabaseSettings | None = Field(default=None, description="where queries run; in DuckDB without it")
+    window_days: float | None = Field(
+        default=None, gt=0, description="only interactions of so many days up to the latest one are kept"
+    )
     min_rating: float | None = Field(default=None, description="interactions rated below are left out")
     min_item_words: int | None = Field(default=None, ge=1, description="items of fewer words leave the catalogue")
     word_columns: tuple[str, ...] | None = Field(

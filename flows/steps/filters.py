@@ -24,7 +24,7 @@ def filtered(
 ) -> tuple[pa.Table, pa.Table, dict[str, int]]:
     """Interactions in (user, item) order and items that pass every filter, and how many rows, users, items did not.
 
-    Filters run in the order rating, words, screen, core: the core is of what the others leave.
+    Filters run in the order window, rating, words, screen, core: the core is of what the others leave.
 
     Raises:
         NothingLeftError: no row passes.
@@ -32,6 +32,10 @@ def filtered(
     """
     left_out: dict[str, int] = {}
     kept = interactions
+    if source.window_days is not None:
+        passing = _recent(kept, source.window_days)
+        left_out["rows_before_window"] = int((~passing).sum())
+        kept = kept.take(np.flatnonzero(passing))
     if source.min_rating is not None:
         passing = _rated(kept, source.min_rating)
         left_out["rows_below_min_rating"] = int((~passing).sum())
@@ -98,6 +102,14 @@ def text_of(attributes: Mapping[str, Any], columns: Iterable[str] | None) -> str
         for value in found
     )
     return "\n".join(line for line in lines if isinstance(line, str))
+
+
+def _recent(rows: pa.Table, days: float) -> np.ndarray:
+    """Which rows lie within so many days before the latest one: the rows decide, no clock does."""
+    times = values(rows, "timestamp").astype("datetime64[us]") if "timestamp" in rows.column_names else None
+    if times is None or np.isnat(times).all():
+        raise NothingLeftError(rows.num_rows, f"window_days = {days:g}: no interaction has a timestamp")
+    return times > np.nanmax(times) - np.timedelta64(round(days * 86_400e6), "us")
 
 
 def _rated(rows: pa.Table, least: float) -> np.ndarray:

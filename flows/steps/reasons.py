@@ -65,7 +65,7 @@ def nearest_in_history(
         n_rows = _fitting(lengths[order[start:]], items.shape[1], matrix.shape[1])
         rows = order[start : start + n_rows]
         start += n_rows
-        places = np.arange(lengths[rows[-1]])
+        places = np.arange(int(lengths[rows[-1]]))
         taken = history[np.minimum(begins[rows][:, None] + places, len(history) - 1)]
         wanted = np.maximum(items[rows], 0)
         # (rows, k, dim) @ (rows, dim, longest) -> (rows, k, longest)

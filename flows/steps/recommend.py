@@ -122,7 +122,10 @@ def _ranked(
         folder / "only.npz",
     )
     verified_metrics(bundle, arm.model.model_id)
-    np.savez(only, users=users, **({} if allowed is None else {"items": allowed}))
+    if allowed is None:
+        np.savez(only, users=users)
+    else:
+        np.savez(only, users=users, items=allowed)
     arguments = ["recommend", str(bundle), "--k", str(settings.depth if arm.diversity else settings.k)]
     arguments += ["--out", str(lists), "--only", str(only), "--cold-items", settings.cold_items]
     run_rec_models(
