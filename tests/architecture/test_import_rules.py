@@ -71,6 +71,8 @@ LAYERS = {  # inside rec_models, low to high; a module may import from its own l
     "neighbours": 2,
     "attention": 2,
     "cold": 2,
+    "diversity": 0,
+    "warm_start": 4,
     "models": 3,
     "settings": 4,
     "bundle": 4,
