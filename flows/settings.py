@@ -303,6 +303,7 @@ class ReportSettings(Branch):
     """What the HTML report shows."""
 
     n_examples: int = Field(default=4, ge=0, le=50, description="example profiles and example users")
+    n_map_items: int = Field(default=20_000, ge=0, le=50_000, description="items on the map, evenly spaced; 0 for none")
 
 
 class Settings(Branch):
