@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         refuse_protocol,
     )
     from rec_models.text_features import TextFeatures
+    from rec_models.trained import TrainedModel
     from rec_models.training import resolve_device
 
 # Resolved on first use: a bundle can be written and two models compared without importing torch.
@@ -43,6 +44,7 @@ _HOMES = {
     "refuse_protocol": "settings",
     "resolve_device": "training",
     "TextFeatures": "text_features",
+    "TrainedModel": "trained",
     "WordSource": "bundle",
     "write_bundle": "bundle",
 }
@@ -56,6 +58,7 @@ __all__ = [
     "RecModelsError",
     "SemanticSource",
     "TextFeatures",
+    "TrainedModel",
     "WordSource",
     "catalogue",
     "diversified",

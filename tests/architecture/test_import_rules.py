@@ -80,6 +80,7 @@ LAYERS = {  # inside rec_models, low to high; a module may import from its own l
     "evaluation": 4,
     "training": 5,
     "analysis": 5,
+    "trained": 6,
     "__main__": 6,
     "__init__": 6,
 }
