@@ -293,6 +293,16 @@ class RecommendSettings(Branch):
         return max(self.k, self.candidates or 5 * self.k) if any(weights) else self.k
 
 
+class EngineSettings(Branch):
+    """Where shards of work are done. It changes how fast, never what comes out."""
+
+    runner: Literal["local", "dask", "ray"] = Field(
+        default="local", description="'dask' and 'ray' want the extra of that name; every worker sees warehouse.root"
+    )
+    workers: int = Field(default=2, ge=1, description="of a cluster that the run starts for itself")
+    address: str | None = Field(default=None, description="of a cluster that is there, such as tcp://scheduler:8786")
+
+
 class WarehouseSettings(Branch):
     """Where everything is kept."""
 
@@ -329,6 +339,7 @@ class Settings(Branch):
     quality: QualitySettings = QualitySettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     recommend: RecommendSettings = RecommendSettings()
+    engine: EngineSettings = EngineSettings()
     warehouse: WarehouseSettings = WarehouseSettings()
     report: ReportSettings = ReportSettings()
 
@@ -343,7 +354,7 @@ class Settings(Branch):
 
     def identity(self) -> PlainMapping:
         """The settings that can change a result, as plain JSON; the warehouse's place and all speed left out."""
-        tree = self.model_dump(mode="json", exclude={"warehouse", "report", "name", "quality"})
+        tree = self.model_dump(mode="json", exclude={"warehouse", "engine", "report", "name", "quality"})
         tree["training"] = {key: value for key, value in tree["training"].items() if key not in SPEED_ONLY}
         return tree
 
