@@ -174,6 +174,12 @@ def _packages() -> tuple[bool, str, int]:
 def _sources(settings: Settings) -> str:
     from flows.steps.ingest import ingest_key
 
+    if settings.source.database is not None:
+        from warehouse import Database
+
+        database = Database(settings.source.database.url_env)
+        with database.reading():  # reached, and nothing asked: a check reads no table
+            return f"queries go to {database.place}"
     return f"contents {ingest_key(settings.source, settings.split)[:12]}"
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from warehouse import Snapshot
 
 KINDS = ("item", "user")
-_FORMS = (".parquet", ".npy", ".csv", ".json")
+_FORMS = (".parquet", ".npy", ".csv", ".json", ".jsonl")
 
 
 def register(app: typer.Typer) -> None:
@@ -60,14 +60,25 @@ def register(app: typer.Typer) -> None:
     def export(
         options: Options,
         table: Annotated[str, typer.Argument(help="A table, such as embeddings, profiles, recommendations.")],
-        output: Annotated[Path, typer.Option("--output", "-o", help="A .parquet, .npy, .csv or .json file.")],
+        output: Annotated[
+            Path | None, typer.Option("--output", "-o", help="A .parquet, .npy, .csv, .json or .jsonl file.")
+        ] = None,
         kind: Annotated[str | None, typer.Option("--kind", help="Only rows of an item, or of a user.")] = None,
         force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+        database: Annotated[
+            str | None, typer.Option("--database", help="Environment variable with a SQLAlchemy URL to write to.")
+        ] = None,
+        name: Annotated[str | None, typer.Option("--as", help="The database's table; the table's own name.")] = None,
     ) -> int:
-        """A published table as a file; .npy for vectors, with their ids beside it."""
+        """A published table as a file, or as a table of a database; .npy for vectors, with their ids beside it."""
         if kind not in (None, *KINDS):
             raise SettingSyntaxError(f"--kind {kind}", "item or user")
-        return write_table(options, table, kind, writable_file(output, force))
+        if (output is None) == (database is None):
+            raise SettingSyntaxError("semalign export", "--output FILE, or --database VARIABLE, one of them")
+        if output is not None:
+            return write_table(options, table, kind, writable_file(output, force))
+        assert database is not None
+        return write_to_database(options, table, kind, database, name or table)
 
 
 def take_in(
@@ -147,6 +158,26 @@ def write_table(options: Options, table: str, kind: str | None, output: Path) ->
     return 0
 
 
+def write_to_database(options: Options, table: str, kind: str | None, url_env: str, name: str) -> int:
+    """Writes a published table into a database, in one transaction, and remembers where."""
+    from warehouse import Database, sql_identifier
+
+    warehouse, snapshot = published(options)
+    database = Database(url_env)
+    with warehouse.reading(snapshot):
+        rows, _ = _rows(snapshot, table, kind, "a database")
+        place = f"{database.place} table {sql_identifier(name)}"
+        warehouse.note_export(place)
+        try:
+            database.replace(name, rows)
+        finally:
+            database.close()
+    if options.json:
+        emit_json({"snapshot": snapshot.id, "table": table, "rows": rows.num_rows, "database": place})
+    last_word(f"{rows.num_rows:,} rows of {table} in snapshot {snapshot.id} are in {place}")
+    return 0
+
+
 def _rows(snapshot: Snapshot, table: str, kind: str | None, form: str) -> tuple[pa.Table, str | None]:
     """The rows asked for, each file hashed, and the name of their column of vectors if they have one."""
     columns = snapshot.columns(table)
@@ -156,7 +187,7 @@ def _rows(snapshot: Snapshot, table: str, kind: str | None, form: str) -> tuple[
         raise NoVectorsError(
             table, form, problem, ".parquet, .csv or .json" if vector is None else "--kind item or user"
         )
-    if form == ".csv" and vector is not None:
+    if form in (".csv", "a database") and vector is not None:
         raise NoVectorsError(table, form, "its vectors have no place in a cell", ".parquet or .npy")
     if kind is not None and "kind" not in columns:
         raise NoVectorsError(table, f"--kind {kind}", "its rows are of one kind", "the command without --kind")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, ValidationError
 
 from flows.errors import SettingValueError
-from flows.settings import Branch, PlainMapping, Settings
+from flows.settings import PlainMapping, Settings
+from flows.source_settings import Branch
 from flows.vector_sources import VECTORS, VectorFiles, parse_vectors
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from flows.steps import augment, embed, ingest, profile, train
 from flows.steps.aspects import aspects_to_ask, load_aspects
 from flows.steps.evidence import TrainingWorld, check_columns, load_prompts, profiles_of_items, training_world
 from flows.steps.filters import left_out_words
+from flows.steps.live_sources import settled
 from flows.steps.questions import Questioner
 from flows.steps.rehearse import Rehearsal, rehearse
 from flows.steps.rows import records
@@ -116,7 +117,8 @@ def past_seconds(snapshot: Snapshot | None) -> dict[str, float]:
 
 
 def _ingest_outlook(settings: Settings, warehouse: Warehouse) -> tuple[_Sight, StageOutlook]:
-    key = ingest.ingest_key(settings.source, settings.split)
+    source = settled(settings.source, warehouse)
+    key = ingest.ingest_key(source, settings.split)
     found = warehouse.find_stage("ingest", key)
     if found is not None:
         summary = found.stages["ingest"]["summary"]
@@ -124,7 +126,7 @@ def _ingest_outlook(settings: Settings, warehouse: Warehouse) -> tuple[_Sight, S
         return sight, StageOutlook(
             "ingest", "kept", _sizes_in_words(summary), facts={"rows": summary["n_interactions"]}
         )
-    prepared = ingest.prepare(settings.source, settings.split, "", warehouse.tombstones())
+    prepared = ingest.prepare(source, settings.split, "", warehouse.tombstones())
     world = training_world(prepared.stored().__getitem__, settings.profiles.pii)
     words = _sizes_in_words(prepared.summary)
     facts = {"rows": prepared.summary["n_interactions"], "quarantined": prepared.summary["quarantined"]}

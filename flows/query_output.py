@@ -15,7 +15,7 @@ from flows.errors import FileExistsAlreadyError, SettingSyntaxError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMATS = ("table", "csv", "json", "parquet")
+FORMATS = ("table", "csv", "json", "jsonl", "parquet")
 # what a spreadsheet takes for the beginning of a formula
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -32,7 +32,7 @@ def chosen_format(name: str | None, output: Path | None, as_json: bool) -> str:
         name = output.suffix.lstrip(".").lower() if output else "table"
     if name not in FORMATS or (output and name == "table"):
         given = f"--format {name}" if output is None else f"--output {output}"
-        raise SettingSyntaxError(given, "csv, json or parquet, and table on a screen")
+        raise SettingSyntaxError(given, "csv, json, jsonl or parquet, and table on a screen")
     if name == "parquet" and output is None:
         raise SettingSyntaxError("--format parquet", "--output FILE.parquet beside it")
     return name
@@ -42,7 +42,8 @@ def deliver(rows: pa.Table, format_name: str, output: Path | None, snapshot_id: 
     """Writes the rows to a file, all of it or nothing, or to standard output.
 
     csv: a header and one line a row; lists and structs as JSON; a text that a spreadsheet would run as a formula gets
-    a `'` before it. json: one document with the snapshot, the columns and the rows. parquet: the types of the query.
+    a `'` before it. json: one document with the snapshot, the columns and the rows. jsonl: an object a row. parquet:
+    the types of the query.
     """
     from warehouse import atomic_write, replacing, write_parquet
 
@@ -52,6 +53,9 @@ def deliver(rows: pa.Table, format_name: str, output: Path | None, snapshot_id: 
         return
     if format_name == "csv":
         text = _csv(rows)
+    elif format_name == "jsonl":
+        lines = (json.dumps(row, ensure_ascii=False, default=str) for row in rows.to_pylist())
+        text = "".join(f"{line}\n" for line in lines)
     else:
         document = {"snapshot": snapshot_id, "columns": rows.column_names, "rows": rows.to_pylist()}
         text = json.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n"

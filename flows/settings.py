@@ -5,19 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from flows.source_settings import Branch, SourceSettings, SplitSettings
 
 # A branch that another package validates. Kept plain so that reading settings imports neither of them.
 PlainMapping = dict[str, Any]
@@ -32,116 +25,6 @@ SPEED_ONLY = frozenset({"device", "threads"})
 
 def _named(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
-
-
-class Branch(BaseModel):
-    """A frozen part of the tree that refuses keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class SourceColumns(Branch):
-    """Column maps, ours = theirs; a column that is not named keeps its name."""
-
-    interactions: dict[str, str] = Field(
-        default_factory=dict, description="e.g. {user_id = 'reader', item_id = 'isbn'}"
-    )
-    items: dict[str, str] = Field(default_factory=dict)
-    users: dict[str, str] = Field(default_factory=dict)
-
-
-class SourceSettings(Branch):
-    """Where interactions, items and users come from: Parquet, CSV, JSONL (globs, .gz) or a DuckDB query.
-
-    Interactions may also be .txt of a user and their items a line, the part of the split in the file's name; items and
-    users as many as a .npy has rows.
-    """
-
-    interactions: str | None = Field(
-        default=None, description="file, glob or query: user_id, item_id, [rating], [timestamp], [text]"
-    )
-    items: str | None = Field(default=None, description="file, glob or query with item_id and any attribute columns")
-    users: str | None = Field(
-        default=None, description="file, glob or query with user_id and any attribute columns; may be left out"
-    )
-    columns: SourceColumns = SourceColumns()
-    as_of: datetime | None = Field(
-        default=None, description="interactions of this moment and later are left out, and those without a timestamp"
-    )
-    min_rating: float | None = Field(default=None, description="interactions rated below are left out")
-    min_item_words: int | None = Field(default=None, ge=1, description="items of fewer words leave the catalogue")
-    word_columns: tuple[str, ...] | None = Field(
-        default=None, description="columns of items whose words count; every column of text without it"
-    )
-    screen: float | None = Field(
-        default=None, gt=0, le=1, description="keep this share of the users, seeded; named in every table"
-    )
-    min_user_interactions: int | None = Field(
-        default=None, ge=1, description="users with fewer leave, together with items below their own limit"
-    )
-    min_item_interactions: int | None = Field(default=None, ge=1, description="items with fewer leave the catalogue")
-    max_quarantined_share: float = Field(
-        default=0.01, ge=0, le=1, description="refuse the input above this share of bad rows"
-    )
-
-    @field_validator("as_of")
-    @classmethod
-    def _in_utc(cls, as_of: datetime | None) -> datetime | None:
-        return as_of.replace(tzinfo=UTC) if as_of is not None and as_of.tzinfo is None else as_of
-
-    @property
-    def cores(self) -> tuple[int, int]:
-        """How many interactions a user and an item need to stay; 1 is what everybody in the rows has."""
-        return self.min_user_interactions or 1, self.min_item_interactions or 1
-
-
-class SplitSettings(Branch):
-    """Which interactions are trained on, selected on and tested on."""
-
-    kind: Literal["random", "given", "users", "last", "time"] = "random"
-    column: str = Field(
-        default="split",
-        description="kind = 'given': the column that says train, valid, test or, of held-out users, fold_in",
-    )
-    shares: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
-        default=(3, 1, 1), description="kind = 'random', or 'time' without cuts: train, valid, test"
-    )
-    held_out: tuple[PositiveFloat, PositiveFloat] = Field(
-        default=(0.1, 0.1), description="kind = 'users': validation and test users; shares below 1, or numbers"
-    )
-    target_share: float = Field(
-        default=0.2, gt=0, lt=1, description="kind = 'users': share of a held-out user's rows that is to be found"
-    )
-    cuts: tuple[datetime, datetime] | None = Field(
-        default=None,
-        description="kind = 'time': first moments of validation and test, e.g. ['2018-01-01', '2018-07-01']",
-    )
-    unseen_items: Literal["keep", "drop"] | None = Field(
-        default=None, description="items without a training row; dropped with kind = 'users', else kept, unless said"
-    )
-    seed: int = Field(default=0, ge=0)
-
-    @property
-    def drops_unseen(self) -> bool:
-        """Whether items without a training row leave the catalogue, and validation and test with it."""
-        return self.unseen_items == "drop" or (self.unseen_items is None and self.kind == "users")
-
-    @field_validator("held_out")
-    @classmethod
-    def _whole(cls, held_out: tuple[float, float]) -> tuple[float, float]:
-        if any(said >= 1 and said != int(said) for said in held_out):
-            raise ValueError("expected shares below 1, or whole numbers of users")
-        return held_out
-
-    @field_validator("cuts")
-    @classmethod
-    def _rising(cls, cuts: tuple[datetime, datetime] | None) -> tuple[datetime, datetime] | None:
-        if cuts is None:
-            return None
-        first, second = (cut if cut.tzinfo else cut.replace(tzinfo=UTC) for cut in cuts)
-        if first >= second:
-            raise ValueError("expected the first moment of validation before the first of test")
-        return first, second
 
 
 class ProfileSettings(Branch):
@@ -229,6 +112,14 @@ class EvaluationSettings(Branch):
         return {"ks": protocol.ks, "names": protocol.names, "select_by": protocol.select_by, **said}
 
 
+class VariantSettings(Branch):
+    """One arm of an A/B test: the share of the users who get it, and what is other for them."""
+
+    share: float = Field(gt=0, le=1)
+    model: str | None = Field(default=None, description="label of another model of the run; its own without it")
+    diversity: float | None = Field(default=None, ge=0, lt=1, description="instead of recommend.diversity")
+
+
 class RecommendSettings(Branch):
     """What is published for every user."""
 
@@ -236,6 +127,46 @@ class RecommendSettings(Branch):
     cold_items: Literal["text", "model"] = Field(
         default="text", description="what scores items without an interaction, where the model reads language"
     )
+    diversity: float = Field(
+        default=0.0, ge=0, lt=1, description="weight of being unlike what stands above, by text; 0 ranks by score alone"
+    )
+    candidates: int | None = Field(
+        default=None, ge=1, description="how many of the best a diverse list is chosen from; five times k without it"
+    )
+    items: str | None = Field(
+        default=None, description="SQL over the snapshot: only items whose item_id it gives are recommended"
+    )
+    users: str | None = Field(
+        default=None, description="SQL over the snapshot: lists only for users whose user_id it gives"
+    )
+    variants: dict[str, VariantSettings] = Field(
+        default_factory=dict, description="[recommend.variants.<name>]: arms of an A/B test, by hash of the user id"
+    )
+    salt: str = Field(default="", description="another salt deals the users to the arms anew")
+
+    @field_validator("variants")
+    @classmethod
+    def _everybody_once(cls, variants: dict[str, VariantSettings]) -> dict[str, VariantSettings]:
+        total = sum(arm.share for arm in variants.values())
+        if variants and abs(total - 1) > 1e-9:
+            raise ValueError(f"the shares of {', '.join(variants)} add up to {total:g}, expected 1")
+        return variants
+
+    @property
+    def depth(self) -> int:
+        """How many items of every user are ranked before any list is chosen from them."""
+        weights = [self.diversity, *(arm.diversity or 0.0 for arm in self.variants.values())]
+        return max(self.k, self.candidates or 5 * self.k) if any(weights) else self.k
+
+
+class EngineSettings(Branch):
+    """Where shards of work are done. It changes how fast, never what comes out."""
+
+    runner: Literal["local", "dask", "ray"] = Field(
+        default="local", description="'dask' and 'ray' want the extra of that name; every worker sees warehouse.root"
+    )
+    workers: int = Field(default=2, ge=1, description="of a cluster that the run starts for itself")
+    address: str | None = Field(default=None, description="of a cluster that is there, such as tcp://scheduler:8786")
 
 
 class PromotionSettings(Branch):
@@ -272,6 +203,7 @@ class ReportSettings(Branch):
     """What the HTML report shows."""
 
     n_examples: int = Field(default=4, ge=0, le=50, description="example profiles and example users")
+    n_map_items: int = Field(default=20_000, ge=0, le=50_000, description="items on the map, evenly spaced; 0 for none")
 
 
 class Settings(Branch):
@@ -298,6 +230,7 @@ class Settings(Branch):
     evaluation: EvaluationSettings = EvaluationSettings()
     recommend: RecommendSettings = RecommendSettings()
     promotion: PromotionSettings = PromotionSettings()
+    engine: EngineSettings = EngineSettings()
     warehouse: WarehouseSettings = WarehouseSettings()
     report: ReportSettings = ReportSettings()
 
@@ -312,7 +245,8 @@ class Settings(Branch):
 
     def identity(self) -> PlainMapping:
         """The settings that can change a result, as plain JSON; the warehouse's place and all speed left out."""
-        tree = self.model_dump(mode="json", exclude={"warehouse", "report", "name", "quality", "promotion"})
+        apart = {"warehouse", "engine", "report", "name", "quality", "promotion"}
+        tree = self.model_dump(mode="json", exclude=apart)
         tree["training"] = {key: value for key, value in tree["training"].items() if key not in SPEED_ONLY}
         return tree
 

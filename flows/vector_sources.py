@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, ValidationError
 
 from flows.errors import SettingValueError
-from flows.settings import Branch, PlainMapping, digest
+from flows.settings import PlainMapping, digest
+from flows.source_settings import Branch
 
 if TYPE_CHECKING:
     from providers import EncoderIdentity

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flows.errors import InterruptedRunError
 from flows.progress import Progress, SilentProgress
-from flows.settings import Settings
+from flows.settings import EngineSettings, Settings
 
 if TYPE_CHECKING:
     from flows.steps.training_process import Trainer
@@ -130,6 +130,7 @@ class Workspace:
     tally: Tally = field(default_factory=Tally)
     guarded: set[str] = field(default_factory=set)
     published_before: str | None = None
+    engine: EngineSettings = field(default_factory=EngineSettings)
 
     def decides(self, *asked: str) -> bool:
         """Whether this run was told what to do about rows in quarantine of these questions."""
@@ -188,6 +189,7 @@ def opened(
             current = warehouse.current()
             workspace = Workspace(warehouse, settings.hash(), command, progress, device, threads, retry, repay, first)
             workspace.published_before = current.id if current else None
+            workspace.engine = settings.engine
             try:
                 yield workspace
             except InterruptedRunError:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from rec_models.candidates import graph_candidates
     from rec_models.clusters import item_clusters
     from rec_models.comparison import PairedComparison, paired_comparison
+    from rec_models.diversity import diversified
     from rec_models.errors import RecModelsError
     from rec_models.interactions import InteractionMatrix
     from rec_models.protocols import PROTOCOLS
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         refuse_protocol,
     )
     from rec_models.text_features import TextFeatures
+    from rec_models.trained import TrainedModel
     from rec_models.training import resolve_device
 
 # Resolved on first use: a bundle can be written and two models compared without importing torch.
@@ -32,6 +34,7 @@ _HOMES = {
     "RecModelsError": "errors",
     "SemanticSource": "bundle",
     "catalogue": "settings",
+    "diversified": "diversity",
     "graph_candidates": "candidates",
     "item_clusters": "clusters",
     "paired_comparison": "comparison",
@@ -41,6 +44,7 @@ _HOMES = {
     "refuse_protocol": "settings",
     "resolve_device": "training",
     "TextFeatures": "text_features",
+    "TrainedModel": "trained",
     "WordSource": "bundle",
     "write_bundle": "bundle",
 }
@@ -54,8 +58,10 @@ __all__ = [
     "RecModelsError",
     "SemanticSource",
     "TextFeatures",
+    "TrainedModel",
     "WordSource",
     "catalogue",
+    "diversified",
     "graph_candidates",
     "item_clusters",
     "paired_comparison",

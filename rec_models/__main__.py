@@ -46,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--k", type=int, default=20, help="list length (default: 20)")
             how = "what scores items nobody took in training: their text, or the model (default: text)"
             command.add_argument("--cold-items", choices=("text", "model"), default="text", help=how)
+            only = ".npz of int64 indices: `users` whose lists are made, `items` that may be in them (default: all)"
+            command.add_argument("--only", type=Path, help=only)
         if name in ("sharing", "masks"):
             command.add_argument("--keep", type=float, default=0.5, help="share of a row a mask keeps (default: 0.5)")
         if name == "masks":
@@ -157,7 +159,7 @@ def _recommend(bundle: Any, given: argparse.Namespace) -> None:
     inputs = bundle.inputs()
     resident = ResidentInteractions(inputs.known.union(bundle.part("valid"), bundle.part("test")), on)
     model = ranked(load_trained(bundle, on), inputs, given.cold_items)
-    items, scores = recommend(model, resident, resident, given.k)
+    items, scores = recommend(model, resident, resident, given.k, **_only(given.only))
     _save(given.out, {"item_index": items, "score": scores})
     emit({"event": "done", "users": len(items), "k": given.k})
 
@@ -174,6 +176,17 @@ def _rescore(bundle: Any, given: argparse.Namespace) -> None:
     covered = {f"{which}_coverage": {str(k): v for k, v in one.coverage.items()} for which, one in both.items()}
     counts = {"users": len(found.newer.users), "unknown": found.n_unknown, "shown": found.n_shown}
     emit({"event": "rescored", **counts, **covered})
+
+
+def _only(path: Path | None) -> dict[str, Any]:
+    """Which users and which items `recommend` is restricted to; nothing without a file."""
+    import numpy as np
+
+    if path is None:
+        return {}
+    with np.load(path, allow_pickle=False) as stored:
+        named = {"users": "users", "items": "allowed"}
+        return {argument: stored[name] for name, argument in named.items() if name in stored}
 
 
 def _vectors(bundle: Any, given: argparse.Namespace) -> None:

@@ -79,12 +79,14 @@ def write_bundle(
     item_clusters: NDArray[np.int64] | None = None,
     edges: Mapping[str, NDArray[np.int64]] | None = None,
     text: WordSource | None = None,
+    warm: Path | None = None,
 ) -> Bundle:
     """The bundle at `directory`, which must not exist yet; semantic matrices become hard links where possible.
 
     Args:
         parts: train, valid and test, and `fold_in` where the tested users are held out of training.
         edges: name -> (n_users, 2) chosen and refused item of each user, -1 for none; see `ModelInputs`.
+        warm: a trained bundle whose weights the training begins with.
     """
     directory.mkdir(parents=True)
     kept = [*PARTS, *([FOLD_IN] if FOLD_IN in parts else [])]
@@ -106,6 +108,7 @@ def write_bundle(
         for name in _TEXT_FILES:
             written.append(directory / name)
             _link_or_copy(text.directory / name, written[-1])
+    written += _earlier_weights(directory, warm) if warm is not None else []
     settings = {
         "n_users": len(user_ids),
         "n_items": len(item_ids),
@@ -259,6 +262,15 @@ def sha256_of(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _earlier_weights(directory: Path, trained: Path) -> list[Path]:
+    """The weights of a trained bundle, and whose rows they are."""
+    weights, ids = directory / "warm.safetensors", directory / "warm.json"
+    _link_or_copy(trained / "checkpoint" / "model.safetensors", weights)
+    known = {f"{kind}_ids": json.loads((trained / f"{kind}_ids.json").read_text("utf-8")) for kind in ("user", "item")}
+    ids.write_text(json.dumps({"model_id": trained.name, **known}, ensure_ascii=False), "utf-8")
+    return [weights, ids]
 
 
 def _link_or_copy(origin: Path, target: Path) -> None:

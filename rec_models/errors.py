@@ -249,3 +249,36 @@ class NoLatentError(RecModelsError, TypeError):
 
     def __str__(self) -> str:
         return f"{self.model} has no latent: only variational models and what wraps them do. Name one, such as mult_vae"
+
+
+class UnknownIdsError(RecModelsError, KeyError):
+    """Users or items a model was not trained on."""
+
+    exit_code = 2
+
+    def __init__(self, kind: str, ids: Sequence[str], n_known: int, directory: str) -> None:
+        super().__init__(kind, ids, n_known, directory)
+        self.kind, self.ids, self.n_known, self.directory = kind, ids, n_known, directory
+
+    def __str__(self) -> str:
+        shown = ", ".join(map(repr, self.ids[:5]))
+        return (
+            f"the model in {self.directory} knows {self.n_known:,} {self.kind}s, and not {shown}. Ids are texts, as in "
+            f"{self.kind}_ids.json beside it; somebody new is scored by their items, with `history`"
+        )
+
+
+class HistoryError(RecModelsError, TypeError):
+    """A history without a user, for a model that keeps something for each user."""
+
+    exit_code = 2
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.model = model
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} reads a vector or a text of each user and cannot score a history alone. Name a user_id, or "
+            "train a model that reads rows, such as mult_vae or ease"
+        )

@@ -172,13 +172,29 @@ def _ranked(
 
 
 def recommend(
-    model: Recommender, history: ResidentInteractions, exclude: ResidentInteractions, k: int
+    model: Recommender,
+    history: ResidentInteractions,
+    exclude: ResidentInteractions,
+    k: int,
+    users: NDArray[np.int64] | None = None,
+    allowed: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Item indices (n_users, k), -1 where nothing is left, and their scores; `exclude` is never recommended."""
-    users = np.arange(history.n_users)
+    """Item indices (n_users, k), -1 where nothing is left, and their scores; `exclude` is never recommended.
+
+    Args:
+        users: whose lists are wanted, in their order; everybody's without it.
+        allowed: items that may be recommended; all of them without it.
+    """
+    users = np.arange(history.n_users) if users is None else users
     items = np.full((len(users), k), -1, np.int32)
     values = np.full((len(users), k), np.nan, np.float32)
+    barred = None
+    if allowed is not None:
+        barred = torch.ones(history.n_items, dtype=torch.bool, device=history.device)
+        barred[torch.from_numpy(allowed).to(history.device)] = False
     for start, batch, scores in _scored(model, history, users, exclude):
+        if barred is not None:
+            scores[:, barred] = -torch.inf
         best, chosen = first_k(scores, k)
         real = torch.isfinite(best).cpu().numpy()
         block = slice(start, start + len(batch)), slice(0, best.shape[1])

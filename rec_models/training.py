@@ -39,6 +39,7 @@ from rec_models.recommender import (
 )
 from rec_models.semantic import ModelInputs
 from rec_models.settings import parse_config, parse_evaluation, parse_training, refuse_protocol
+from rec_models.warm_start import begin_from
 
 Emit = Callable[[Mapping[str, Any]], None]
 
@@ -168,6 +169,7 @@ class TrainingConfig(BaseModel):
         semantic_dtype: of the semantic matrices as they lie in memory; half the bytes at 16 bits. Sums over them are
             float32.
         device: `auto` takes a GPU when there is one.
+        warm_start: begin with the bundle's earlier weights instead of fresh ones (`rec_models.warm_start`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -183,6 +185,7 @@ class TrainingConfig(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
     semantic_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     device: str = "auto"
+    warm_start: bool = False
 
     def resolved_precision(self, device: torch.device) -> str:
         """The concrete precision on a device."""
@@ -205,7 +208,9 @@ class _Run:
         inputs = bundle.inputs()
         refuse_protocol(self.evaluation.protocol, inputs.fold_in is not None, {self.config.key()["name"]: self.config})
         torch.manual_seed(self.seed)  # initial weights; everything later draws from self.rng
-        self.model = self.config.build(inputs).to(self.device)
+        self.model = self.config.build(inputs)
+        self.warm = begin_from(self.model.served(), bundle.directory) if self.training.warm_start else {}
+        self.model.to(self.device)
         self.ranked = ranked(self.model, inputs, self.evaluation.cold_items)
         self.rng = torch.Generator(self.device).manual_seed(self.seed)
         self.order = np.random.default_rng(self.seed)
@@ -218,7 +223,7 @@ class _Run:
         self.best: dict[str, Tensor] = {}
 
     def provenance(self) -> dict[str, str]:
-        return {**self.bundle.provenance(), **self.model.provenance()}
+        return {**self.bundle.provenance(), **self.model.provenance(), **self.warm}
 
     def complete(self) -> dict[str, Any]:
         self.bundle.checkpoint.mkdir(exist_ok=True)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from warehouse.batches import Batch, Batches
     from warehouse.catalogue import Catalogue
     from warehouse.commits import SnapshotBuilder
+    from warehouse.databases import Database
     from warehouse.door import Door, check_door
     from warehouse.entities import attribute_text, pack_entities, unpack_attributes
     from warehouse.errors import (
@@ -46,14 +47,17 @@ if TYPE_CHECKING:
     from warehouse.ledger_entries import Answer, Receipt, Standing
     from warehouse.matrices import MatrixPaths
     from warehouse.matrix_rows import MatrixDtype, MatrixSpec
+    from warehouse.mirrors import LiveQuery, Mirror, mirror
     from warehouse.quality import Drift, Finding, RowCheck, drift, findings, quality_checks
     from warehouse.root import GcSummary, VerifySummary, Warehouse
     from warehouse.shards import VectorShards
     from warehouse.snapshot import Snapshot
     from warehouse.source_errors import (
         ColumnMapError,
+        DatabaseError,
         EmptySourceError,
         MissingColumnError,
+        MissingDatabaseError,
         MissingFileError,
         NotUtf8Error,
         SourceError,
@@ -120,6 +124,8 @@ __all__ = [
     "ColumnMapError",
     "Committed",
     "CorruptFileError",
+    "Database",
+    "DatabaseError",
     "DiskFaultError",
     "DiskFullError",
     "Door",
@@ -134,6 +140,7 @@ __all__ = [
     "Ledger",
     "LedgerClosedError",
     "LedgerWriteError",
+    "LiveQuery",
     "LockHeldError",
     "LockRequiredError",
     "LockUnsupportedError",
@@ -141,7 +148,9 @@ __all__ = [
     "MatrixError",
     "MatrixPaths",
     "MatrixSpec",
+    "Mirror",
     "MissingColumnError",
+    "MissingDatabaseError",
     "MissingFileError",
     "NamedVectors",
     "NotUtf8Error",
@@ -189,6 +198,7 @@ __all__ = [
     "forget_user",
     "is_query",
     "make_directory",
+    "mirror",
     "pack_entities",
     "pickled_profiles",
     "quality_checks",
@@ -206,6 +216,7 @@ _HOMES = {
     "batches": ("Batch", "Batches"),
     "catalogue": ("Catalogue",),
     "commits": ("SnapshotBuilder",),
+    "databases": ("Database",),
     "door": ("Door", "check_door"),
     "entities": ("attribute_text", "pack_entities", "unpack_attributes"),
     "forget": ("Removal", "Tombstones", "forget_user"),
@@ -214,14 +225,17 @@ _HOMES = {
     "ledger_entries": ("Answer", "Receipt", "Standing"),
     "matrices": ("MatrixPaths",),
     "matrix_rows": ("MatrixDtype", "MatrixSpec"),
+    "mirrors": ("LiveQuery", "Mirror", "mirror"),
     "quality": ("RowCheck", "Drift", "Finding", "drift", "findings", "quality_checks"),
     "root": ("GcSummary", "VerifySummary", "Warehouse"),
     "shards": ("VectorShards",),
     "snapshot": ("Snapshot",),
     "source_errors": (
         "ColumnMapError",
+        "DatabaseError",
         "EmptySourceError",
         "MissingColumnError",
+        "MissingDatabaseError",
         "MissingFileError",
         "NotUtf8Error",
         "SourceError",

@@ -121,7 +121,7 @@ def forget_user(warehouse: "Warehouse", user_id: str) -> Removal:
     dropped = warehouse.gc(keep=1, min_age_s=0).snapshots
     for folder in models:
         shutil.rmtree(folder)
-    for name in ("reports", "matrices", "words", "backups"):  # vector shards went with the older versions
+    for name in ("reports", "matrices", "words", "backups", "mirrors"):  # vector shards went with the older versions
         shutil.rmtree(warehouse.root / name, ignore_errors=True)
     names = tuple(folder.name for folder in models)
     items, users = tuple(sorted(reach.items)), tuple(sorted(reach.users))

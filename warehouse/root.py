@@ -245,19 +245,19 @@ class Warehouse:
 
         return Tombstones(self.root / "forgotten.json")
 
-    def note_export(self, path: Path) -> None:
-        """Remembers that a file outside the root holds rows of this warehouse; where it cannot, nothing happens."""
+    def note_export(self, place: Path | str) -> None:
+        """Remembers that a file outside the root, or a table, holds rows of this warehouse, where it can."""
         with suppress(OSError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(self.root / "exports.log", flags, 0o600)
             with os.fdopen(descriptor, "a", encoding="utf-8") as log:
-                log.write(json.dumps(str(path.absolute())) + "\n")
+                log.write(json.dumps(str(place.absolute() if isinstance(place, Path) else place)) + "\n")
 
     def exports(self) -> list[str]:
-        """Files that were written outside the root and are still there."""
+        """Files that were written outside the root and are still there, and tables of databases."""
         log = self.root / "exports.log"
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-        return [path for path in dict.fromkeys(map(json.loads, lines)) if os.path.exists(path)]
+        return [path for path in dict.fromkeys(map(json.loads, lines)) if "://" in path or os.path.exists(path)]
 
     def ledger(self, *, read_only: bool = False) -> "Ledger":
         """The ledger of paid requests, as a context manager; made on first use unless `read_only`.

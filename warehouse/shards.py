@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from warehouse.errors import CorruptFileError
 from warehouse.storage import canonical_json, created, disk_faults_named, file_name, fsync_directory, make_directory
 
 FOLDER = "vectors"
@@ -28,8 +29,8 @@ class VectorShards:
         self._staging = root / "staging"
         self._folder = root / FOLDER / file_name(encoder_key)
 
-    def add(self, hashes: np.ndarray, vectors: np.ndarray) -> None:
-        """One more shard, on disk whole when this returns.
+    def add(self, hashes: np.ndarray, vectors: np.ndarray) -> str:
+        """Name of one more shard, on disk whole when this returns.
 
         Args:
             hashes: (n,) ASCII bytes, the hash of each text.
@@ -53,6 +54,19 @@ class VectorShards:
             finally:
                 staged.unlink(missing_ok=True)
             fsync_directory(self._folder)
+        return final.name
+
+    def one(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """(hashes (n,) bytes, vectors (n, d) float32) of the shard that `add` named.
+
+        Raises:
+            CorruptFileError: its bytes are not those that were written.
+        """
+        path = self._folder / file_name(name)
+        shard = _read(path)
+        if shard is None:
+            raise CorruptFileError(str(path), "its sha256 is not its name", "run the command again")
+        return shard
 
     def read(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(hashes (n,) bytes, vectors (n, d) float32) of every whole shard; others are removed, not believed."""

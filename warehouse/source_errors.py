@@ -115,3 +115,32 @@ class UnsafePickleError(WarehouseError, ValueError):
             f"the pickle {self.path} is refused: {self.detail}. Nothing of it was run. Where it comes from someone you "
             "trust, save the array there with numpy.save and import the .npy"
         )
+
+
+class MissingDatabaseError(SourceError, LookupError):
+    """An environment variable that should hold the URL of a database does not lead to one."""
+
+    def __init__(self, url_env: str, problem: str) -> None:
+        super().__init__(url_env, problem)
+        self.url_env, self.problem = url_env, problem
+
+    def __str__(self) -> str:
+        return (
+            f"${self.url_env} should hold the URL of a database: {self.problem}; for PostgreSQL "
+            f"`pip install 'semalign[sql]'` and {self.url_env}=postgresql+psycopg://user@host/name, whose password "
+            "stands in the URL or in PGPASSWORD, never in settings"
+        )
+
+
+class DatabaseError(SourceError, OSError):
+    """A database that cannot be reached, or refuses what it is asked."""
+
+    def __init__(self, place: str, detail: str) -> None:
+        super().__init__(place, detail)
+        self.place, self.detail = place, detail
+
+    def __str__(self) -> str:
+        return (
+            f"the database {self.place} answered: {self.detail}; mend the query, the table or the URL "
+            "and run the command again"
+        )

@@ -1,4 +1,4 @@
-"""One self-contained HTML page per run: frozen values in, a string out, no scripts and no network."""
+"""One self-contained HTML page per run: frozen values in, a string out, no network, one script that draws the map."""
 
 from flows.report.content import (
     CatalogueFacts,
@@ -9,7 +9,9 @@ from flows.report.content import (
     Epoch,
     GroupGain,
     Interval,
+    ItemMap,
     LatentActivity,
+    MapPoint,
     MaskDrift,
     ModelResult,
     ProfileExample,
@@ -36,7 +38,9 @@ __all__ = [
     "Epoch",
     "GroupGain",
     "Interval",
+    "ItemMap",
     "LatentActivity",
+    "MapPoint",
     "MaskDrift",
     "ModelResult",
     "ProfileExample",

@@ -297,6 +297,36 @@ class ProfileExample:
 
 
 @dataclass(frozen=True)
+class MapPoint:
+    """One item of the map: where it lies, 0..1 from the left and the top, its group, and what is told of it."""
+
+    x: float
+    y: float
+    group: int
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ItemMap:
+    """The items by their vectors, in two dimensions."""
+
+    points: tuple[MapPoint, ...]
+    n_items: int
+    """Of the catalogue, whether on the map or not."""
+    explained: float
+    """Share of the vectors' variance that the two dimensions hold."""
+    column: str | None
+    """The attribute that groups are made of; None where there is a single group."""
+    groups: tuple[str, ...]
+
+    @property
+    def named(self) -> bool:
+        """Whether the groups say anything."""
+        return self.column is not None
+
+
+@dataclass(frozen=True)
 class RecommendedItem:
     """One row of a user's list."""
 
@@ -342,6 +372,8 @@ class ReportContent:
     quarantine_command: str = ""
     """The exact command that lists the rows set aside."""
     text_coverage: tuple[TextCoverage, ...] = ()
+    item_map: ItemMap | None = None
+    """None where the items have no vectors."""
     profile_examples: tuple[ProfileExample, ...] = ()
     recommendation_examples: tuple[RecommendationExample, ...] = ()
     settings: Mapping[str, object] = field(default_factory=dict)

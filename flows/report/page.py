@@ -1,10 +1,11 @@
-"""The page: content through one template, every text escaped, and a policy that forbids scripts and network."""
+"""The page: content through one template, every text escaped, and a policy that forbids network and foreign scripts."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from flows.report.charts import (
     sweep_chart,
     whisker_chart,
 )
-from flows.report.content import ModelResult, ReportContent
+from flows.report.content import ItemMap, ModelResult, ReportContent
 
 if TYPE_CHECKING:
     import jinja2
@@ -34,7 +35,9 @@ _GAP = 44.0
 
 
 def render(content: ReportContent) -> str:
-    """A complete HTML document that opens from disk, in light or dark, with nothing to fetch and nothing to run."""
+    """A complete HTML document that opens from disk, in light or dark, with nothing to fetch."""
+    world = content.item_map
+    script = (_HERE / "map.js").read_text("utf-8").strip() if world else ""
     style = (_HERE / "report.css").read_text("utf-8")
     primary = wording.primary_metric(content)
     html = (
@@ -43,7 +46,9 @@ def render(content: ReportContent) -> str:
         .render(
             content=content,
             style=style,
-            policy=_policy(style),
+            policy=_policy(style, script),
+            script=script,
+            points=map_points(world) if world else "",
             summary=wording.summary(content),
             primary=primary,
             metrics=_metric_names(content, primary),
@@ -117,10 +122,29 @@ def _level(content: ReportContent, primary: str | None) -> tuple[str, float] | N
     return (base.label, value) if base and value is not None else None
 
 
-def _policy(style: str) -> str:
-    """Nothing may be loaded or run; the one style sheet is allowed by its hash."""
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+def map_points(world: ItemMap) -> str:
+    """The map's points as JSON that can stand inside a page: no character of it ends an element or opens one."""
+    rows = {
+        "x": [round(point.x, 4) for point in world.points],
+        "y": [round(point.y, 4) for point in world.points],
+        "group": [point.group for point in world.points],
+        "titles": [clean(point.title) for point in world.points],
+        "texts": [clean(point.text) for point in world.points],
+        "groups": [clean(name) for name in world.groups],
+        "named": world.named,
+    }
+    text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing may be loaded; the one style sheet, and the script where there is a map, are allowed by their hashes."""
+    own = {"style-src": style, **({"script-src": script} if script else {})}
+    hashed = {name: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for name, text in own.items()}
+    allowed = "".join(f"{name} 'sha256-{digest}'; " for name, digest in hashed.items())
+    return f"default-src 'none'; {allowed}base-uri 'none'; form-action 'none'"
 
 
 def _metric_names(content: ReportContent, primary: str | None) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 from flows.embedding_sets import DescribedSet, EmbeddingSet, by_encoder, described, encoder_of
 from flows.errors import SettingValueError
 from flows.settings import digest
+from flows.shards import run_shards
 from flows.steps.due_vectors import DueVectors, due_vectors, tables_of_before
 from flows.steps.encoders import keeps_its_replies, may_be_asked_again, opened_encoder, put_aside, set_aside, spent
 from flows.steps.import_vectors import rows_of_files
@@ -145,6 +146,9 @@ def _encode(workspace: Workspace, config: EncoderConfig, due: DueVectors, shards
     """Puts the vector of every missing text into the index, each shard on disk before the next one is begun."""
     pool, order = due.pool, due.missing
     needs_shards = not keeps_its_replies(config)
+    if needs_shards and workspace.engine.runner != "local":
+        _encode_elsewhere(workspace, config, due, shards)
+        return {}
     at_once = SHARD_TEXTS if needs_shards else len(order)
     refused: Refused = {}
     workspace.progress.note(f"embed: loading {config.model}")
@@ -163,6 +167,26 @@ def _encode(workspace: Workspace, config: EncoderConfig, due: DueVectors, shards
             due.index.put(pool.hashes[part[good]], made[good])
             refused |= {bytes(pool.hashes[place]): why[pool.texts[place]] for place in part[~good]}
     return refused
+
+
+def _encode_elsewhere(workspace: Workspace, config: EncoderConfig, due: DueVectors, shards: VectorShards) -> None:
+    """The same by workers of a cluster: a shard is a file under the root, and its name is all that comes back."""
+    pool, order = due.pool, due.missing
+    parts = [order[start : start + SHARD_TEXTS] for start in range(0, len(order), SHARD_TEXTS)]
+    asked = [(shards, config, pool.hashes[part], [pool.texts[place] for place in part]) for part in parts]
+    workspace.progress.note(f"embed: {len(order):,} texts in {len(parts):,} shards on {workspace.engine.runner}")
+    done = 0
+    for name in run_shards(workspace.engine, encode_shard, asked):
+        hashes, vectors = shards.one(name)
+        due.index.put(hashes, vectors)
+        done += len(hashes)
+        workspace.progress.advance("embed texts", done, len(order), "")
+
+
+def encode_shard(shards: VectorShards, config: EncoderConfig, hashes: np.ndarray, texts: Sequence[str]) -> str:
+    """Name of the shard that holds the vectors of these texts, on disk whole; runs wherever the root is seen."""
+    with config.open() as encoder:
+        return shards.add(hashes, encoder.encode(list(texts)))
 
 
 def _write(builder: SnapshotBuilder, table: str, rows: Mapping[str, Any], index: VectorIndex) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flows.errors import NothingLeftError, SettingValueError
-from flows.settings import SourceSettings
+from flows.source_settings import SourceSettings
 from flows.steps.rows import index_order, positions, strings, values
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def filtered(
 ) -> tuple[pa.Table, pa.Table, dict[str, int]]:
     """Interactions in (user, item) order and items that pass every filter, and how many rows, users, items did not.
 
-    Filters run in the order moment, rating, words, screen, core: the core is of what the others leave.
+    Filters run in the order moment, window, rating, words, screen, core: the core is of what the others leave.
 
     Raises:
         NothingLeftError: no row passes.
@@ -36,6 +36,10 @@ def filtered(
     if source.as_of is not None:
         passing = _before(kept, source.as_of)
         left_out["rows_since_as_of"] = int((~passing).sum())
+        kept = kept.take(np.flatnonzero(passing))
+    if source.window_days is not None:
+        passing = _recent(kept, source.window_days)
+        left_out["rows_before_window"] = int((~passing).sum())
         kept = kept.take(np.flatnonzero(passing))
     if source.min_rating is not None:
         passing = _rated(kept, source.min_rating)
@@ -112,6 +116,14 @@ def _before(rows: pa.Table, moment: datetime) -> np.ndarray:
     return values(rows, "timestamp").astype("datetime64[us]") < np.datetime64(
         moment.astimezone(UTC).replace(tzinfo=None)
     )
+
+
+def _recent(rows: pa.Table, days: float) -> np.ndarray:
+    """Which rows lie within so many days before the latest one: the rows decide, no clock does."""
+    times = values(rows, "timestamp").astype("datetime64[us]") if "timestamp" in rows.column_names else None
+    if times is None or np.isnat(times).all():
+        raise NothingLeftError(rows.num_rows, f"window_days = {days:g}: no interaction has a timestamp")
+    return times > np.nanmax(times) - np.timedelta64(round(days * 86_400e6), "us")
 
 
 def _rated(rows: pa.Table, least: float) -> np.ndarray:

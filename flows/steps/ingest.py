@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flows.errors import MissingSettingError, QuarantineLimitError
-from flows.settings import SourceSettings, SplitSettings, digest
+from flows.settings import digest
+from flows.source_settings import SourceSettings, SplitSettings
 from flows.steps.filters import filtered
+from flows.steps.live_sources import settled
 from flows.steps.rows import index_order, sequence_hash, strings
 from flows.steps.split import FOLD_IN, LEFT_OUT, PARTS, TRAIN, split_rows
 from flows.workspace import Workspace
@@ -23,7 +25,14 @@ if TYPE_CHECKING:
     from warehouse import Snapshot, Tombstones
 
 VERSION = 1
-_FILTERS = {"as_of", "min_item_words", "word_columns", "min_user_interactions", "min_item_interactions"}
+_FILTERS = {
+    "as_of",
+    "window_days",
+    "min_item_words",
+    "word_columns",
+    "min_user_interactions",
+    "min_item_interactions",
+}
 # What a kind of split reads: the settings of the others change nothing.
 _READ_BY = {
     "random": {"shares", "seed"},
@@ -64,6 +73,7 @@ def ingest(workspace: Workspace, source: SourceSettings, split: SplitSettings) -
         QuarantineLimitError: more bad rows than `source.max_quarantined_share`; nothing is written.
         NothingLeftError, SplitColumnError, MissingSettingError, and what reading a source raises.
     """
+    source = settled(source, workspace.warehouse)
     key = ingest_key(source, split)
     if found := workspace.found("ingest", key):
         _refuse_stored(workspace.warehouse.snapshot(found), source)
@@ -104,6 +114,9 @@ def prepare(source: SourceSettings, split: SplitSettings, run_id: str, forgotten
     users = read_source(source.users, columns.users, kind="users") if source.users else None
     if forgotten:
         interactions, users = _without(interactions, forgotten), _without(users, forgotten) if users else None
+    if source.window_days is not None and "timestamp" in interactions.column_names:
+        # of a repeated pair the first row stays, and that must not be one from before the window
+        interactions = interactions.sort_by([("timestamp", "descending")])
     door = check_door(interactions, items, users, run_id=run_id)
     n_read = interactions.num_rows + items.num_rows + (users.num_rows if users else 0)
     _refuse_above_limit(strings(door.quarantine, "code"), n_read, source.max_quarantined_share)
@@ -156,6 +169,8 @@ def split_words(split: SplitSettings, source: SourceSettings) -> str:
         words += ", core of {} per user and {} per item".format(*source.cores)
     if source.as_of is not None:
         words += f", before {source.as_of.isoformat()}"
+    if source.window_days is not None:
+        words += f", the last {source.window_days:g} days"
     return f"{words}, screen of {source.screen:.0%} of the users" if source.screen else words
 
 

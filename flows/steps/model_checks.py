@@ -84,7 +84,9 @@ def parsed_settings(settings: Settings, own: PlainMapping) -> tuple[PlainMapping
 
     given = {name: value for name, value in {**settings.training, **own}.items() if name != "threads"}
     config = parse_training(given)
-    training = config.model_dump(mode="json", exclude=set(SPEED_ONLY))
+    # a fresh start is what every model was trained with before there was another: it is no part of an identity
+    left_out = SPEED_ONLY if config.warm_start else SPEED_ONLY | {"warm_start"}
+    training = config.model_dump(mode="json", exclude=set(left_out))
     if config.precision == "auto":
         training["precision"] = config.resolved_precision(resolve_device(config.device))
     evaluation = settings.evaluation.model_dump(

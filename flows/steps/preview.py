@@ -9,6 +9,7 @@ from flows.errors import UnknownIdError
 from flows.settings import Settings
 from flows.steps import ingest
 from flows.steps.evidence import check_columns, load_prompts, training_world
+from flows.steps.live_sources import settled
 from flows.steps.questions import Question, Questioner
 from flows.workspace import Workspace
 
@@ -79,10 +80,11 @@ def usable_reply(completion: Completion, question: Question, tolerate: Sequence[
 
 def tables_of_today(settings: Settings, warehouse: Warehouse) -> tuple[Any, Mapping[str, Any]]:
     """(read a table, summary) of the sources as they are today, ingested or not."""
-    found = warehouse.find_stage("ingest", ingest.ingest_key(settings.source, settings.split))
+    source = settled(settings.source, warehouse)
+    found = warehouse.find_stage("ingest", ingest.ingest_key(source, settings.split))
     if found is not None:
         return found.read, found.stages["ingest"]["summary"]
-    prepared = ingest.prepare(settings.source, settings.split, "", warehouse.tombstones())
+    prepared = ingest.prepare(source, settings.split, "", warehouse.tombstones())
     return prepared.stored().__getitem__, prepared.summary
 
 

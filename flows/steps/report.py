@@ -16,6 +16,7 @@ from flows.steps import collaboration
 from flows.steps.bundle import entity_ids, semantic_matrix
 from flows.steps.costs import cost_rows
 from flows.steps.filters import left_out_words
+from flows.steps.item_map import item_map
 from flows.steps.rows import records, strings
 from flows.steps.scores import interval, per_user_metrics, per_user_values
 from flows.steps.split import KNOWN
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     )
     from warehouse import Snapshot, Warehouse
 
-VERSION = 3
+VERSION = 4
 N_RECOMMENDED = 8
 N_HISTORY = 8
 N_SIMILAR = 3
@@ -126,6 +127,7 @@ def report_content(warehouse: Warehouse, snapshot: Snapshot, settings: Settings)
             TextCoverage("item", profile.get("item_profiles", 0), ingest["n_items"]),
             TextCoverage("user", profile.get("user_profiles", 0), ingest["n_users"]),
         ),
+        item_map=item_map(warehouse, snapshot, settings.report.n_map_items),
         profile_examples=tuple(_profile_examples(warehouse, snapshot, settings.report.n_examples)),
         recommendation_examples=tuple(_recommendation_examples(snapshot, settings.report.n_examples)),
         settings=settings.model_dump(mode="json"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flows.errors import SplitColumnError
-from flows.settings import SplitSettings
+from flows.source_settings import SplitSettings
 from flows.split_errors import EmptyPartError, MissingTimestampsError
 from flows.steps.rows import index_order, positions, strings
 

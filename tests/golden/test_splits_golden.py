@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from flows.settings import SourceSettings, SplitSettings
+from flows.source_settings import SourceSettings, SplitSettings
 from flows.steps.filters import filtered
 from flows.steps.rows import sequence_hash
 from flows.steps.split import LEFT_OUT, PARTS, split_rows

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flows.settings import SourceSettings, SplitSettings
+from flows.source_settings import SourceSettings, SplitSettings
 from flows.split_errors import EmptyPartError, MissingTimestampsError
 from flows.steps.filters import WORD, filtered, k_core, text_of
 from flows.steps.ingest import split_words

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flows.errors import SplitColumnError
-from flows.settings import SourceSettings, SplitSettings
+from flows.source_settings import SourceSettings, SplitSettings
 from flows.steps.ingest import split_words
 from flows.steps.split import given_parts
 from warehouse import arrow_table

@@ -1,0 +1,57 @@
+"""Shards of work on other machines: the same function on every shard, here or through Prefect's task runners.
+
+What comes back of a shard is the name of what it wrote. No cluster is ours: Dask and Ray schedule, retry and lose
+workers as they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from flows.engine_errors import MissingRunnerError
+from flows.settings import EngineSettings
+
+# A shard that died with its worker is done again elsewhere: its result is a file named by its content.
+RETRIES = 2
+
+
+def run_shards(engine: EngineSettings, step: Callable[..., str], parts: Sequence[tuple[Any, ...]]) -> Iterator[str]:
+    """What the step gives for every part, in their order.
+
+    Args:
+        step: a function of a module, which a worker imports by name; its arguments are pickled.
+
+    Raises:
+        MissingRunnerError: the extra of the engine's runner is not installed.
+        Whatever the step raises, after its retries.
+    """
+    if engine.runner == "local":
+        yield from (step(*part) for part in parts)
+        return
+    from prefect import flow, task
+
+    shard = task(name=step.__name__, retries=RETRIES, persist_result=False)(step)
+
+    @flow(name="shards", task_runner=_runner(engine), persist_result=False, validate_parameters=False)
+    def shards() -> list[str]:
+        return [future.result() for future in [shard.submit(*part) for part in parts]]
+
+    yield from shards()
+
+
+def _runner(engine: EngineSettings) -> Any:
+    try:
+        if engine.runner == "dask":
+            from prefect_dask import DaskTaskRunner
+
+            if engine.address:
+                return DaskTaskRunner(address=engine.address)
+            alone = {"n_workers": engine.workers, "threads_per_worker": 1, "dashboard_address": None}
+            return DaskTaskRunner(cluster_kwargs=alone)
+        from prefect_ray import RayTaskRunner
+    except ImportError as error:
+        raise MissingRunnerError(engine.runner) from error
+    if engine.address:
+        return RayTaskRunner(address=engine.address)
+    return RayTaskRunner(init_kwargs={"num_cpus": engine.workers, "include_dashboard": False})

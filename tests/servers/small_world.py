@@ -1,0 +1,79 @@
+"""A catalogue of two tastes that a whole run takes seconds for: its sources, its settings, its encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from servers.encoders import StandInEncoder
+
+DIM = 24
+SETTINGS = """\
+[source]
+items = "items.jsonl"
+interactions = "interactions.csv"
+[model]
+name = "dmrec"
+[model.base]
+name = "mult_vae"
+hidden_dim = 16
+latent_dim = 8
+[training]
+epochs = 4
+batch_size = 16
+[evaluation]
+baselines = ["popularity"]
+[recommend]
+k = 4
+[warehouse]
+root = "w"
+"""
+
+
+class HashedWords(StandInEncoder):
+    """Bags of hashed words as unit vectors: deterministic and offline."""
+
+    key, short_name, dim, model, dtype = "d" * 64, "hashed", DIM, "hashed", "float32"
+
+    def encode(self, texts, on_progress=None):
+        matrix = np.zeros((len(texts), DIM), np.float32)
+        for row, text in enumerate(texts):
+            for word in text.lower().split():
+                matrix[row, int(hashlib.sha256(word.encode()).hexdigest(), 16) % DIM] += 1
+        return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+
+
+def item_rows(n_items: int = 16) -> list[dict[str, str]]:
+    """Items in two tastes, `in_stock` but for every fifth; the last is cold: nobody takes it."""
+    taste = {0: "puzzle quiet logic", 1: "racing fast cars"}
+    return [
+        {
+            "item_id": f"i{n:02d}",
+            "title": f"Item {n}",
+            "description": f"{taste[n % 2]} kind{n % 3}",
+            "in_stock": "no" if n % 5 == 4 else "yes",
+        }
+        for n in range(n_items)
+    ]
+
+
+def interaction_rows(n_users: int = 20, n_items: int = 16) -> list[tuple[str, str]]:
+    """Every user takes six items of one taste; nobody takes the last item."""
+    rng = np.random.default_rng(11)
+    rows = []
+    for user in range(n_users):
+        liked = [n for n in range(n_items - 1) if n % 2 == user % 2]
+        rows += [(f"u{user:02d}", f"i{n:02d}") for n in rng.permutation(liked)[:6]]
+    return rows
+
+
+def write_small_world(folder: Path, settings: str = SETTINGS) -> None:
+    """items.jsonl, interactions.csv and semalign.toml in a folder."""
+    lines = [json.dumps(row) + "\n" for row in item_rows()]
+    (folder / "items.jsonl").write_text("".join(lines), encoding="utf-8")
+    rows = [",".join(row) for row in [("user_id", "item_id"), *interaction_rows()]]
+    (folder / "interactions.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (folder / "semalign.toml").write_text(settings, encoding="utf-8")
