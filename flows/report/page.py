@@ -17,6 +17,7 @@ from flows.report.charts import (
     WhiskerChart,
     curve_chart,
     group_chart,
+    heat_map,
     latent_chart,
     sweep_chart,
     whisker_chart,
@@ -55,6 +56,7 @@ def render(content: ReportContent) -> str:
             groups=group_chart(content.groups, str(primary)),
             latents=latent_chart(content.latents),
             sweeps=[sweep_chart(sweep, str(primary), _level(content, primary)) for sweep in content.sweeps],
+            heat_map=heat_map,
             trained=[model for model in content.models if model.seconds is not None],
             settings=list(wording.flat(content.settings)),
         )

@@ -41,7 +41,8 @@ def recommend_items(workspace: Workspace, snapshot_id: str, model: PlannedModel,
     verified_metrics(bundle, model.model_id)
     arguments = ["recommend", str(bundle), "--k", str(settings.k), "--out", str(lists), *place_of_work(workspace)]
     arguments += ["--cold-items", settings.cold_items]
-    run_rec_models(model.label, arguments, bundle / "recommend.log", lambda event: None)
+    told: dict[str, Any] = {}
+    run_rec_models(model.label, arguments, bundle / "recommend.log", told.update)
     with np.load(lists, allow_pickle=False) as stored:
         items, scores = stored["item_index"], stored["score"]
     rows = recommendation_rows(workspace.warehouse, upstream.doubting(), items, scores)
@@ -55,6 +56,7 @@ def recommend_items(workspace: Workspace, snapshot_id: str, model: PlannedModel,
         "k": settings.k,
         "rows": n_rows,
         "users": len(set(rows["user_id"])),
+        **({"has_factors": True} if told.get("has_factors") else {}),
     }
     stamp(builder, "recommend", key, summary)
     return workspace.done("recommend", workspace.commit(builder), started)

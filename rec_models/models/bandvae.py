@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rec_models.alignment import AdaptiveFusion, Alignment, alignment_plan, plan_entropy, squared_distances
 from rec_models.blocks import dropped
-from rec_models.explanation import Explanation, TextSide, overlap, shares_of
+from rec_models.explanation import SHARP, Explanation, TextSide, explanation_of, overlap, shares_of, similarity
 from rec_models.factors import (
     Assignment,
     FactorOptions,
@@ -254,26 +254,19 @@ class BANDVAE(GradientRecommender):
         return self.ratings.logits(read.ratings.assignment, read.ratings.fused)
 
     @torch.no_grad()
-    def factors_of(self, batch: UserBatch, *, top: int = 10, epsilon: float | None = None) -> Explanation:
-        """Factors of some users, their items and words, and the plans between them.
-
-        Args:
-            top: items without those taken, and words, a factor.
-            epsilon: of the plans shown; None is the model's own. Small ones show who is nearest to whom where the
-                model's plans are almost even.
-        """
-        read = self._read(batch, None)
+    def factors_of(
+        self, batch: UserBatch, *, top: int = 10, epsilon: float = SHARP, taken: bool = False
+    ) -> Explanation:
+        """Factors of some users, their items and words, and the plans between them; see `Explainable`."""
+        read, sides = self._read(batch, None), []
         own = read.ratings
-        scores = own.factors.factor_scores(own.assignment, own.fused).transpose(0, 1)  # (batch, factors, items)
-        scores[batch.rows, :, batch.items] = -torch.inf
-        best, tops = scores.topk(min(top, scores.shape[-1]))
-        sides = []
         for side, channel, plan, cost in zip(self.text_sides(), read.sides, read.plans, read.costs, strict=True):
-            if epsilon is not None:
-                plan = alignment_plan(cost, self.config.alignment, epsilon, 10 * self.config.sinkhorn_iterations)
+            sharp = alignment_plan(cost, self.config.alignment, epsilon, 10 * self.config.sinkhorn_iterations)
             held = shares_of(channel.rows, channel.assignment.weights)
-            sides.append(TextSide(side.name, held, _tops(channel, top), side.unit_names, plan))
-        return Explanation(shares_of(batch, own.assignment.weights), tops, best, tuple(sides))
+            sides.append(TextSide(side.name, held, _tops(channel, top), side.unit_names, plan, sharp))
+        scores = own.factors.factor_scores(own.assignment, own.fused)
+        weights = own.assignment.weights
+        return explanation_of(batch, weights, scores, own.fused, top=top, taken=taken, sides=tuple(sides))
 
     @torch.no_grad()
     def diagnostics(self, batches: Iterable[UserBatch]) -> dict[str, float]:
@@ -281,7 +274,7 @@ class BANDVAE(GradientRecommender):
         sums: dict[str, list[tuple[float, int]]] = {}
         for at, batch in enumerate(batches):
             read = self._read(batch, None)
-            found = {"factor_similarity": _similarity(read.ratings.fused)}
+            found = {"factor_similarity": similarity(read.ratings.fused)}
             if read.sides:
                 found["plan_entropy"] = plan_entropy(read.plans[0])
                 if at == 0 and len(batch) <= _USERS_COMPARED:
@@ -340,10 +333,3 @@ def _tops(channel: _Channel, top: int) -> Tensor:
     """(batch, factors, top) int64 units each factor speaks of most."""
     scores = channel.factors.factor_scores(channel.assignment, channel.fused).transpose(0, 1)
     return scores.topk(min(top, scores.shape[-1])).indices
-
-
-def _similarity(factors: Tensor) -> Tensor:
-    """(batch,) mean cosine between two factors (batch, factors, dim) of a user."""
-    unit, n = F.normalize(factors, dim=-1), factors.shape[1]
-    cosines = (unit @ unit.mT).sum((1, 2)) - n
-    return cosines / max(1, n * (n - 1))
