@@ -128,14 +128,14 @@ def factors_of_users(
     model = load_trained(bundle, torch.device("cpu"))
     if not isinstance(model, Explainable):
         raise NoFactorsError(name)
-    items = json.loads((bundle.directory / "item_ids.json").read_text("utf-8"))
+    items: list[str] = json.loads((bundle.directory / "item_ids.json").read_text("utf-8"))
     known = bundle.inputs().known.union(bundle.part("valid"), bundle.part("test"))
     batch = ResidentInteractions(known).batch(np.array([places[user] for user in users], np.int64))
     told = model.factors_of(batch, top=top, epsilon=epsilon, taken=taken)
     return [_user(told, row, user, int(batch.lengths[row]), items) for row, user in enumerate(users)]
 
 
-def _user(told: Explanation, row: int, user: str, n_history: int, items: Sequence[str]) -> UserFactors:
+def _user(told: Explanation, row: int, user: str, n_history: int, items: list[str]) -> UserFactors:
     factors = []
     for share, held, tops, scores in zip(
         told.shares[row], told.held[row], told.tops[row], told.scores[row], strict=True
@@ -153,8 +153,8 @@ def _user(told: Explanation, row: int, user: str, n_history: int, items: Sequenc
     return UserFactors(user, n_history, float(told.similarity[row]), tuple(factors), texts)
 
 
-def _text(side: TextSide, row: int, items: Sequence[str]) -> TextFactors:
-    names = side.unit_names or items
+def _text(side: TextSide, row: int, items: list[str]) -> TextFactors:
+    names = list(side.unit_names) or items
     return TextFactors(
         side.name,
         tuple(side.shares[row].tolist()),
