@@ -46,8 +46,9 @@ class BANDVAEConfig(RecommenderConfig):
         temperature: what cosines are divided by.
         deviation, text_deviation: standard deviations of the priors.
         prototype_gradient, noise, normalised_steps, prototype_dropout: see `FactorOptions`.
-        hidden_items: dropout takes whole items from every channel's input, so that the words of a dropped item cannot
-            give it away; otherwise it takes entries from each factor, as in the paper, and words tell what was dropped.
+        hidden_items: share of a user's items that no channel sees in a training step, so that the words of a hidden
+            item cannot give it away; `dropout` takes entries from each factor besides. 0 is the paper: words tell what
+            was dropped.
         text: what the text channel counts (`rec_models.text_units`), or `none`: interactions alone.
         concepts: how many concepts there are, where `text` counts them.
         semantic_items: a channel more, in which items lie where their texts put them; it predicts items too.
@@ -86,7 +87,7 @@ class BANDVAEConfig(RecommenderConfig):
     prototype_gradient: PrototypeGradient = "none"
     normalised_steps: bool = True
     noise: Noise = "shared"
-    hidden_items: bool = False
+    hidden_items: float = Field(default=0.0, ge=0, lt=1)
     text: TextMode | Literal["none"] = "words"
     concepts: int = Field(default=1024, ge=1)
     semantic_items: bool = False
@@ -135,8 +136,8 @@ class BANDVAEConfig(RecommenderConfig):
             iterations=self.iterations,
             temperature=self.temperature,
             deviation=self.deviation,
-            dropout=0.0 if self.hidden_items else self.dropout,
-            prototype_dropout=0.0 if self.hidden_items else self.prototype_dropout,
+            dropout=self.dropout,
+            prototype_dropout=self.prototype_dropout,
             prototype_gradient=self.prototype_gradient,
             noise=self.noise,
             normalised_steps=self.normalised_steps,
@@ -148,7 +149,6 @@ class BANDVAEConfig(RecommenderConfig):
             self.options(),
             factors=self.text_factors,
             iterations=self.text_iterations,
-            dropout=self.dropout,
             deviation=self.text_deviation,
             own_units=own_units,
         )
@@ -286,7 +286,7 @@ class BANDVAE(GradientRecommender):
     def _read(self, batch: UserBatch, rng: torch.Generator | None) -> _Read:
         seen = batch
         if rng is not None and self.config.hidden_items:
-            seen = batch.with_values(dropped(batch.values, self.config.dropout, rng))
+            seen = batch.with_values(dropped(batch.values, self.config.hidden_items, rng))
         own = _encoded(self.ratings, seen, rng)
         sides, plans, costs, taken = [], [], [], own.z
         for part in self.text_sides():

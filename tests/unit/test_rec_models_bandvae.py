@@ -183,15 +183,14 @@ def test_low_precision_products_leave_terms_in_float32_and_near_the_exact_ones(s
 
 def test_hidden_items_are_hidden_from_every_channel_and_still_predicted():
     inputs = random_inputs()
-    model, batch = built(inputs, hidden_items=True), everybody(inputs)
+    model, batch = built(inputs, hidden_items=0.5), everybody(inputs)
     seed = 3
     read = model._read(batch, torch.Generator().manual_seed(seed))
-    kept = torch.rand(len(batch.rows), generator=torch.Generator().manual_seed(seed)) >= model.config.dropout
+    kept = torch.rand(len(batch.rows), generator=torch.Generator().manual_seed(seed)) >= model.config.hidden_items
     source = model.text_sides()[0].source
     expected = source(batch.with_values(batch.values * kept))
     assert len(read.sides[0].assignment.weights) == len(expected.rows)
     assert torch.equal(read.sides[0].rows.values, source(batch).values)
-    assert model.ratings.options.dropout == 0 and model.text_sides()[0].channel.options.dropout == 0.5
     sum(model.loss(batch, torch.Generator().manual_seed(0), 5).values()).backward()
     assert all(torch.isfinite(weight.grad).all() for weight in model.parameters())
 
