@@ -6,10 +6,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from servers.encoders import StandInEncoder
 from servers.small_studies import write_small_catalogue
 from servers.training import train_here
 
+import providers
 from flows import cli
 
 SETTINGS = """\
@@ -40,6 +43,15 @@ root = "w"
 """
 
 
+class LengthEncoder(StandInEncoder):
+    """Two numbers a text; nobody here reads vectors but the reasons of lists."""
+
+    key, short_name, dim, model, dtype = "e" * 64, "length", 2, "length", "float32"
+
+    def encode(self, texts, on_progress=None):
+        return np.array([[0.6, 0.8] if len(text) % 2 else [1.0, 0.0] for text in texts], np.float32)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A folder in which `run` has ended with a model of interests; tests may only read it."""
@@ -50,6 +62,7 @@ def finished(tmp_path_factory):
     (folder / "semalign.toml").write_text(SETTINGS, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         train_here(patch)
+        patch.setattr(providers, "parse_encoder", lambda settings: LengthEncoder())
         assert cli.run(["run", "--config", str(folder)]) == 0
     return folder
 
