@@ -84,10 +84,10 @@ def _say_channel(channel: TextChannel, epsilon: float) -> None:
         emit_table(title, columns, [(place, *_row(row)) for place, row in enumerate(plan, start=1)], caption=note)
 
 
-def _row(masses: Sequence[float]) -> list[str]:
+def _row(masses: Sequence[float]) -> list[int]:
     """Shares of one factor's mass in percent."""
     whole = sum(masses) or 1.0
-    return [f"{100 * mass / whole:.0f}" for mass in masses]
+    return [round(100 * mass / whole) for mass in masses]
 
 
 def _listed(titles: Sequence[str]) -> str:
