@@ -14,6 +14,7 @@ from flows import (
     cli_analyses,
     cli_batches,
     cli_checks,
+    cli_explain,
     cli_inspect,
     cli_models,
     cli_operations,
@@ -55,6 +56,7 @@ _PARTS = (
     cli_profiles,
     cli_batches,
     cli_checks,
+    cli_explain,
     cli_transfer,
     cli_operations,
 )

@@ -3,7 +3,8 @@
 `dmrec` is the [model] of the settings, `mult_vae` the same base without language unless [models.mult_vae] says
 otherwise; `pia@base.name=mult_vae` wraps just that one. `dmrec@matching.beta=0.3|0.5;fuse=add` is two models,
 `@modalities=profiles+image` one that reads two sets of vectors. A grid adds alternatives from outside the name.
-`training.learning_rate` and the like speak of [training] for that model alone, as [models.<name>.training] does.
+`training.learning_rate` and the like speak of [training] for that model alone, as [models.<name>.training] does, and
+`words.texts=title+tags` of [words].
 """
 
 from __future__ import annotations
@@ -23,18 +24,23 @@ Role = Literal["model", "base", "baseline", "control"]
 # Options that take the meaning out of what a model reads: what is left of its gain is not the language.
 CONTROLS = ("shuffled", "random")
 SPEC = "NAME or NAME@option=value|value;option=value, e.g. dmrec@matching.beta=0.3|0.5;fuse=add"
+# Branches of the settings that a model may have otherwise than the rest.
+_BRANCHES = ("training", "words")
+# Options whose value is a list of names, written as a sum: a comma would begin the next model.
+_SUMS = ("modalities", "texts")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _OPTION = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A model to train: what tables call it, its settings as rec_models takes them, and its own [training]."""
+    """A model to train: what tables call it, its settings as rec_models takes them, its own [training] and [words]."""
 
     label: str
     mapping: PlainMapping
     role: Role = "baseline"
     training: PlainMapping = field(default_factory=dict)
+    words: PlainMapping = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -44,7 +50,7 @@ class ModelChoice:
 def run_choices(settings: Settings) -> list[ModelChoice]:
     """The models of a run: [model] first, then its baselines."""
     primary = str(settings.model.get("name"))
-    choices = [ModelChoice(primary, settings.model, "model", own_training(primary, settings))]
+    choices = [ModelChoice(primary, settings.model, "model", **_own(primary, settings))]
     for spec in settings.evaluation.baselines:
         choices.extend(expand(spec, settings))
     return unique(choices)
@@ -81,20 +87,21 @@ def expand(spec: str, settings: Settings, grid: Iterable[tuple[str, list[object]
     axes = [*options, *grid]
     choices = []
     for values in itertools.product(*(values for _, values in axes)):
-        tree = {"model": defaults_of(name, settings), "training": own_training(name, settings)}
+        tree = {"model": defaults_of(name, settings), **_own(name, settings)}
         words = []
         for (option, _), value in zip(axes, values, strict=True):
             tree = merged(tree, _laid_over(option, value, settings))
             words.append(f"{option}={_word(value)}")
         label = f"{name}@{';'.join(words)}" if words else name
-        choices.append(ModelChoice(label, tree["model"], _role(tree["model"], settings), tree["training"]))
+        mapping = tree.pop("model")
+        choices.append(ModelChoice(label, mapping, _role(mapping, settings), **tree))
     return choices
 
 
 def _laid_over(option: str, value: object, settings: Settings) -> PlainMapping:
     """The tree of one option. A base that is named comes with the settings that it has on its own, so that a model
     and what wraps it differ by the wrapping alone."""
-    if option.startswith("training."):
+    if "." in option and option.partition(".")[0] in _BRANCHES:
         return nested(option, value)
     path, _, last = f"model.{option}".rpartition(".")
     if isinstance(value, str) and last == "name" and path.endswith(".base"):
@@ -105,7 +112,7 @@ def _laid_over(option: str, value: object, settings: Settings) -> PlainMapping:
 def defaults_of(name: str, settings: Settings) -> PlainMapping:
     """The settings a bare catalogue name stands for."""
     if name in settings.models:
-        own = {option: value for option, value in settings.models[name].items() if option != "training"}
+        own = {option: value for option, value in settings.models[name].items() if option not in _BRANCHES}
         return {"name": name, **copy.deepcopy(own)}
     for known in (settings.model, settings.model.get("base")):
         if isinstance(known, dict) and known.get("name") == name:
@@ -113,11 +120,12 @@ def defaults_of(name: str, settings: Settings) -> PlainMapping:
     return {"name": name}
 
 
-def own_training(name: str, settings: Settings) -> PlainMapping:
-    """What [models.<name>.training] changes of [training]."""
-    own = settings.models.get(name, {}).get("training", {})
-    if not isinstance(own, dict):
-        raise SettingValueError(f"models.{name}.training", own, "expected a table of options of [training]")
+def _own(name: str, settings: Settings) -> dict[str, PlainMapping]:
+    """What [models.<name>.training] changes of [training], and [models.<name>.words] of [words]."""
+    own = {branch: settings.models.get(name, {}).get(branch, {}) for branch in _BRANCHES}
+    for branch, value in own.items():
+        if not isinstance(value, dict):
+            raise SettingValueError(f"models.{name}.{branch}", value, f"expected a table of options of [{branch}]")
     return copy.deepcopy(own)
 
 
@@ -138,7 +146,7 @@ def earlier_choice(choices: Iterable[ModelChoice], settings: Settings) -> ModelC
     """LightGCN as [models.lightgcn] has it, where item clusters are to be made from its item vectors."""
     if all(clusters_of(choice.mapping) == 1 for choice in choices):
         return None
-    return ModelChoice("lightgcn", defaults_of("lightgcn", settings), training=own_training("lightgcn", settings))
+    return ModelChoice("lightgcn", defaults_of("lightgcn", settings), training=_own("lightgcn", settings)["training"])
 
 
 def unique(choices: Iterable[ModelChoice]) -> list[ModelChoice]:
@@ -186,8 +194,7 @@ def _grid(text: str) -> tuple[str | None, str, list[object]]:
 
 
 def _value(option: str, text: str) -> object:
-    """An option's value; `modalities`, which are names, are written as a sum: a comma would begin the next model."""
-    if option.strip().rpartition(".")[2] == "modalities":
+    if option.strip().rpartition(".")[2] in _SUMS:
         return [] if text.strip() == "none" else [name.strip() for name in text.split("+")]
     return parse_value(text.strip())
 

@@ -77,3 +77,22 @@ class UnknownModalityError(FlowError, LookupError):
             f"{', '.join(self.known)}). Declare it as [encoders.{self.name}], bring vectors with `semalign import FILE "
             f"--as {self.name} --kind item`, or change `modalities` of the model"
         )
+
+
+class UntrainedModelError(FlowError, LookupError):
+    """A model by a label or id that no trained one has; None where nothing says which one is meant."""
+
+    exit_code = 2
+
+    def __init__(self, model: str | None, known: Sequence[str]) -> None:
+        super().__init__(model, known)
+        self.model, self.known = model, known
+
+    def __str__(self) -> str:
+        problem = (
+            "no lists are published here, so say which model" if self.model is None else f"no model {self.model!r}"
+        )
+        return (
+            f"{problem}: --model takes a label or id of a trained one ({', '.join(self.known) or 'there is none'}). "
+            "`semalign compare --models …` trains some"
+        )

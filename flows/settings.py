@@ -19,8 +19,15 @@ DEFAULT_MODEL: PlainMapping = {"name": "dmrec", "base": {"name": "mult_vae"}, "m
 DEFAULT_ENGINE: PlainMapping = {"name": "attributes"}
 DEFAULT_ENCODER: PlainMapping = {"name": "sentence-transformers", "model": "all-MiniLM-L6-v2"}
 
+# What a protocol may also be called; one of its names is stored and hashed.
+_PROTOCOLS_ALSO = {"strong-generalisation": "strong"}
+
 # Settings of `[training]` that change how fast a result comes, never the result.
 SPEED_ONLY = frozenset({"device", "threads"})
+
+
+def _one_name(value: object) -> object:
+    return _PROTOCOLS_ALSO.get(value, value) if isinstance(value, str) else value
 
 
 def _named(value: object) -> object:
@@ -79,8 +86,9 @@ class QualitySettings(Branch):
 class EvaluationSettings(Branch):
     """How models are scored, how often, and beside which others."""
 
-    protocol: str = Field(
-        default="dmrec", description="'strong' with split.kind = 'users', and then the default; else 'dmrec'"
+    protocol: Annotated[str, BeforeValidator(_one_name)] = Field(
+        default="dmrec",
+        description="'strong' (strong-generalisation) with split.kind = 'users', and then the default; else 'dmrec'",
     )
     ks: tuple[int, ...] = Field(default=(10, 20), description="20, 50 and 100 with protocol 'strong'")
     names: tuple[str, ...] = Field(

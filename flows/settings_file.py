@@ -18,15 +18,16 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 def tuned_settings(settings: Settings, tuned: tuple[TunedModel, ...]) -> PlainMapping:
     """The tree of the settings with every tuned model's choice under [models.<name>], and under [model] if it is that.
 
-    What a choice trains otherwise than [training] says goes into [models.<name>.training]. Of two choices of one name
-    the one that did better on validation is written.
+    What a choice trains otherwise than [training] says goes into [models.<name>.training], and other words likewise.
+    Of two choices of one name the one that did better on validation is written.
     """
     tree = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     tree["models"] = dict(tree.get("models", {}))
     for model in sorted(tuned, key=lambda model: model.best.valid or 0.0):
         name = model.choice.name
         options = {option: value for option, value in model.choice.mapping.items() if option != "name"}
-        own = {"training": model.choice.training} if model.choice.training else {}
+        branches = {"training": model.choice.training, "words": model.choice.words}
+        own = {branch: value for branch, value in branches.items() if value}
         tree["models"][name] = options | own
         if name == settings.model.get("name"):
             tree["model"] = model.choice.mapping

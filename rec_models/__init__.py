@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rec_models.analysis import FactorItems, TextFactors, UserFactors, factors_of_users
     from rec_models.bundle import Bundle, SemanticSource, WordSource, write_bundle
     from rec_models.candidates import graph_candidates
     from rec_models.clusters import item_clusters
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "PROTOCOLS": "protocols",
     "Bundle": "bundle",
+    "FactorItems": "analysis",
     "InteractionMatrix": "interactions",
     "ModelCard": "settings",
     "PairedComparison": "comparison",
     "RecModelsError": "errors",
     "SemanticSource": "bundle",
+    "UserFactors": "analysis",
     "catalogue": "settings",
     "diversified": "diversity",
+    "factors_of_users": "analysis",
     "graph_candidates": "candidates",
     "item_clusters": "clusters",
     "paired_comparison": "comparison",
@@ -43,6 +47,7 @@ _HOMES = {
     "parse_training": "settings",
     "refuse_protocol": "settings",
     "resolve_device": "training",
+    "TextFactors": "analysis",
     "TextFeatures": "text_features",
     "TrainedModel": "trained",
     "WordSource": "bundle",
@@ -52,16 +57,20 @@ _HOMES = {
 __all__ = [
     "PROTOCOLS",
     "Bundle",
+    "FactorItems",
     "InteractionMatrix",
     "ModelCard",
     "PairedComparison",
     "RecModelsError",
     "SemanticSource",
+    "TextFactors",
     "TextFeatures",
     "TrainedModel",
+    "UserFactors",
     "WordSource",
     "catalogue",
     "diversified",
+    "factors_of_users",
     "graph_candidates",
     "item_clusters",
     "paired_comparison",

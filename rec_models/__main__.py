@@ -151,6 +151,7 @@ def _look(bundle: Any, given: argparse.Namespace) -> None:
 
 def _recommend(bundle: Any, given: argparse.Namespace) -> None:
     from rec_models.evaluation import recommend
+    from rec_models.explanation import Explainable
     from rec_models.interactions import ResidentInteractions
     from rec_models.training import load_trained, ranked, resolve_device
 
@@ -158,10 +159,12 @@ def _recommend(bundle: Any, given: argparse.Namespace) -> None:
     # A published list is made from all that is known of a user, and never repeats any of it.
     inputs = bundle.inputs()
     resident = ResidentInteractions(inputs.known.union(bundle.part("valid"), bundle.part("test")), on)
-    model = ranked(load_trained(bundle, on), inputs, given.cold_items)
-    items, scores = recommend(model, resident, resident, given.k, **_only(given.only))
+    trained = load_trained(bundle, on)
+    items, scores = recommend(
+        ranked(trained, inputs, given.cold_items), resident, resident, given.k, **_only(given.only)
+    )
     _save(given.out, {"item_index": items, "score": scores})
-    emit({"event": "done", "users": len(items), "k": given.k})
+    emit({"event": "done", "users": len(items), "k": given.k, "has_factors": isinstance(trained, Explainable)})
 
 
 def _rescore(bundle: Any, given: argparse.Namespace) -> None:

@@ -1,19 +1,25 @@
-"""What a trained model has learnt, seen from outside: the latent it decodes for every user."""
+"""What a trained model has learnt, seen from outside: the latent of every user, the factors behind a user's list."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rec_models.errors import NoLatentError
+from rec_models.alignment import plan_entropy
+from rec_models.bundle import Bundle
+from rec_models.errors import NoFactorsError, NoLatentError, UnknownUserError
+from rec_models.explanation import SHARP, Explainable, Explanation, TextSide, overlap
 from rec_models.gaussians import DiagonalGaussian
 from rec_models.interactions import ResidentInteractions, UserBatch
 from rec_models.normalizing import ConditionedGaussian
 from rec_models.recommender import Recommender, VariationalRecommender
+from rec_models.training import load_trained
 
 _USERS_AT_ONCE = 1024
 
@@ -124,3 +130,105 @@ def _posteriors(model: Recommender, batch: UserBatch, name: str) -> dict[str, Di
     if isinstance(model, Aligned):
         return dict(zip(("decoded", "source", "language"), model.posteriors(batch), strict=True))
     raise NoLatentError(name)
+
+
+@dataclass(frozen=True)
+class FactorItems:
+    """One factor of a user: its share of the history, ids of the items it holds, ids and log-odds of those it shows."""
+
+    share: float
+    held: tuple[str, ...]
+    shown: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TextFactors:
+    """The factors of one text channel of a user, and how they go with those of the interactions.
+
+    Attributes:
+        name: what the channel counts: `words`, `concepts`, `hybrid` or `items`.
+        shares: how much of the user's text each factor holds.
+        units: what each factor speaks of most: words, concepts, or ids of items.
+        plan, sharp: a row for each factor of the interactions; see `TextSide`.
+        entropy: of the plan, in bits; log2 of the number of factors if it is even.
+        overlap: mean share of units that two factors have in common.
+    """
+
+    name: str
+    shares: tuple[float, ...]
+    units: tuple[tuple[str, ...], ...]
+    plan: tuple[tuple[float, ...], ...]
+    sharp: tuple[tuple[float, ...], ...]
+    entropy: float
+    overlap: float
+
+
+@dataclass(frozen=True)
+class UserFactors:
+    """What stands behind one user's list; `similarity` is the mean cosine between two factors."""
+
+    user_id: str
+    n_history: int
+    similarity: float
+    factors: tuple[FactorItems, ...]
+    texts: tuple[TextFactors, ...]
+
+
+def factors_of_users(
+    bundle: Bundle, users: Sequence[str], *, top: int = 10, epsilon: float = SHARP, taken: bool = False
+) -> list[UserFactors]:
+    """The factors of some users of a trained model, on the CPU, from all that is known of them, as lists are made.
+
+    Args:
+        users: ids.
+        top, epsilon, taken: see `Explainable`.
+
+    Raises:
+        NoFactorsError: the model has none.
+        UnknownUserError: a user is no row of the bundle.
+    """
+    listed, name = bundle.directory / "user_ids.json", bundle.config["model"]["name"]
+    places = {user: place for place, user in enumerate(json.loads(listed.read_text("utf-8")))}
+    for user in users:
+        if user not in places:
+            raise UnknownUserError(user, name, len(places), str(listed))
+    model = load_trained(bundle, torch.device("cpu"))
+    if not isinstance(model, Explainable):
+        raise NoFactorsError(name)
+    items: list[str] = json.loads((bundle.directory / "item_ids.json").read_text("utf-8"))
+    known = bundle.inputs().known.union(bundle.part("valid"), bundle.part("test"))
+    batch = ResidentInteractions(known).batch(np.array([places[user] for user in users], np.int64))
+    told = model.factors_of(batch, top=top, epsilon=epsilon, taken=taken)
+    return [_user(told, row, user, int(batch.lengths[row]), items) for row, user in enumerate(users)]
+
+
+def _user(told: Explanation, row: int, user: str, n_history: int, items: list[str]) -> UserFactors:
+    factors = []
+    for share, held, tops, scores in zip(
+        told.shares[row], told.held[row], told.tops[row], told.scores[row], strict=True
+    ):
+        there = scores.isfinite()
+        factors.append(
+            FactorItems(
+                float(share),
+                tuple(items[item] for item in held.tolist() if item >= 0),
+                tuple(items[item] for item in tops[there].tolist()),
+                tuple(scores[there].tolist()),
+            )
+        )
+    texts = tuple(_text(side, row, items) for side in told.sides)
+    return UserFactors(user, n_history, float(told.similarity[row]), tuple(factors), texts)
+
+
+def _text(side: TextSide, row: int, items: list[str]) -> TextFactors:
+    names = list(side.unit_names) or items
+    return TextFactors(
+        side.name,
+        tuple(side.shares[row].tolist()),
+        tuple(tuple(names[unit] for unit in units) for units in side.tops[row].tolist()),
+        tuple(map(tuple, side.plan[row].tolist())),
+        tuple(map(tuple, side.sharp[row].tolist())),
+        float(plan_entropy(side.plan[row : row + 1])),
+        float(overlap(side.tops[row : row + 1])),
+    )

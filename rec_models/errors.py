@@ -282,3 +282,34 @@ class HistoryError(RecModelsError, TypeError):
             f"{self.model} reads a vector or a text of each user and cannot score a history alone. Name a user_id, or "
             "train a model that reads rows, such as mult_vae or ease"
         )
+
+
+class NoFactorsError(RecModelsError, TypeError):
+    """The interest factors of a model that has none were asked for."""
+
+    exit_code = 2
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.model = model
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} has no interest factors that could stand behind a list; bandvae and macrid_vae have. Name a "
+            "trained one with --model, or set `model.name` and run again"
+        )
+
+
+class UnknownUserError(RecModelsError, LookupError):
+    """A user who is no row of what a model was trained on."""
+
+    exit_code = 2
+
+    def __init__(self, user: str, model: str, n_users: int, listed: str) -> None:
+        super().__init__(user, model, n_users, listed)
+        self.user, self.model, self.n_users, self.listed = user, model, n_users, listed
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} was trained without a user {self.user!r}; the {self.n_users:,} it knows are in {self.listed}"
+        )

@@ -27,6 +27,7 @@ from flows.report.content import (
     SweepPoint,
     TextCoverage,
 )
+from flows.report.interests import Factor, ShownItem, TextChannel, TextFactor, UserFactors
 from flows.report.page import figure, render
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "CostRow",
     "Difference",
     "Epoch",
+    "Factor",
     "GroupGain",
     "Interval",
     "ItemMap",
@@ -51,10 +53,14 @@ __all__ = [
     "ReportContent",
     "RunFacts",
     "SharingCurve",
+    "ShownItem",
     "StageFacts",
     "Sweep",
     "SweepPoint",
+    "TextChannel",
     "TextCoverage",
+    "TextFactor",
+    "UserFactors",
     "figure",
     "render",
 ]

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Literal
 
+from flows.report.interests import UserFactors
+
 Role = Literal["model", "base", "baseline", "control"]
 """`model` is what the run is about, `base` the same model without language, `control` that model with spoilt text."""
 
@@ -376,6 +378,8 @@ class ReportContent:
     """None where the items have no vectors."""
     profile_examples: tuple[ProfileExample, ...] = ()
     recommendation_examples: tuple[RecommendationExample, ...] = ()
+    explained: tuple[UserFactors, ...] = ()
+    """The interests of a few users, where the published model has such."""
     settings: Mapping[str, object] = field(default_factory=dict)
     """The resolved settings tree, nested plain mappings; secrets must already be left out."""
     versions: Mapping[str, str] = field(default_factory=dict)

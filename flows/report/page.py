@@ -26,6 +26,7 @@ from flows.report.charts import (
     whisker_chart,
 )
 from flows.report.content import ItemMap, ModelResult, ReportContent
+from flows.report.heat_map import heat_map
 
 if TYPE_CHECKING:
     import jinja2
@@ -66,6 +67,7 @@ def render(content: ReportContent) -> str:
             masks=mask_chart(content.masks),
             sharing=sharing_chart(content.sharing),
             maps=[chart for cohorts in content.cohorts if (chart := map_chart(cohorts))],
+            heat_map=heat_map,
             trained=[model for model in content.models if model.seconds is not None],
             settings=list(wording.flat(content.settings)),
         )

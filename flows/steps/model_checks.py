@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from pydantic import ValidationError
+
 from flows.embedding_sets import PROFILE
+from flows.errors import SettingValueError
 from flows.model_choices import ModelChoice, clusters_of, earlier_choice
-from flows.settings import SPEED_ONLY, PlainMapping, Settings, digest
+from flows.settings import SPEED_ONLY, PlainMapping, Settings, WordSettings, digest
 from flows.steps.modalities import refuse_unknown_modalities
 from flows.workspace import Workspace
 
@@ -28,7 +31,7 @@ def check_models(workspace: Workspace, choices: Sequence[ModelChoice], settings:
         said = snapshot.stages.get("train", {}).get("summary", {})
         if said.get("settings_key") == key:
             return any(
-                model["reads_language"] or (model.get("words") and PROFILE in settings.words.texts)
+                model["reads_language"] or PROFILE in model.get("words", {}).get("texts", ())
                 for model in said["models"]
             )
     return needs_language(choices, settings)
@@ -42,9 +45,8 @@ def needs_language(choices: Sequence[ModelChoice], settings: Settings) -> bool:
         parsed_settings(settings, own)
     if settings.split.kind != "given":
         refuse_protocol(settings, settings.split.kind == "users", choices)
-    configs = [parse_config(choice.mapping) for choice in choices]
-    words = PROFILE in settings.words.texts
-    return any(config.asks_for_language or (config.asks_for_words and words) for config in configs)
+    asked = [(parse_config(choice.mapping), PROFILE in words_of(choice, settings).texts) for choice in choices]
+    return any(config.asks_for_language or (config.asks_for_words and profiles) for config, profiles in asked)
 
 
 def refuse_protocol(settings: Settings, held_out: bool, choices: Sequence[ModelChoice] = ()) -> None:
@@ -71,7 +73,26 @@ def settings_key(choices: Sequence[ModelChoice], settings: Settings) -> str:
         training["precision"] = parsed_settings(settings, {})[0]["precision"]
     evaluation = settings.evaluation.model_dump(mode="json", exclude={"baselines"})
     first = earlier_choice(choices, settings)
-    return digest([asdict(choice) for choice in choices], training, evaluation, *([asdict(first)] if first else []))
+    return digest(list(map(_plain, choices)), training, evaluation, *([_plain(first)] if first else []))
+
+
+def _plain(choice: ModelChoice) -> PlainMapping:
+    """A choice as a mapping; one without words of its own is named as it was before there could be any."""
+    return {key: value for key, value in asdict(choice).items() if key != "words" or value}
+
+
+def words_of(choice: ModelChoice, settings: Settings) -> WordSettings:
+    """[words] under a model's own.
+
+    Raises:
+        SettingValueError: an option of them is unknown or has a value that does not fit.
+    """
+    try:
+        return WordSettings.model_validate({**settings.words.model_dump(mode="json"), **choice.words})
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(map(str, ("words", *first["loc"])))
+        raise SettingValueError(path, first["input"], f"{first['msg']}, in {choice.label}") from error
 
 
 def parsed_settings(settings: Settings, own: PlainMapping) -> tuple[PlainMapping, PlainMapping]:

@@ -52,12 +52,13 @@ def recommend_items(workspace: Workspace, snapshot_id: str, model: PlannedModel,
     users = np.arange(len(ids["users"])) if chosen["users"] is None else chosen["users"]
     shares = {name: arm.share for name, arm in settings.variants.items()}
     dealt = arm_of_each([ids["users"][user] for user in users], shares, settings.salt)
+    told: dict[str, Any] = {}  # by the process of the first arm, the model that serves
     items = np.full((len(users), settings.k), -1, np.int32)
     scores = np.full((len(users), settings.k), np.nan, np.float32)
     for place, arm in enumerate(arms):
         theirs = np.flatnonzero(dealt == place)
         workspace.progress.note(f"recommend: {settings.k} items for {len(theirs):,} users from {arm.model.label}")
-        ranked = _ranked(workspace, arm, users[theirs], chosen["items"], settings)
+        ranked = _ranked(workspace, arm, users[theirs], chosen["items"], settings, {} if place else told)
         best = _diverse(workspace.warehouse, snapshot, ids, ranked, arm, settings.k)
         block = np.ix_(theirs, np.arange(best[0].shape[1]))
         items[block], scores[block] = best
@@ -76,6 +77,7 @@ def recommend_items(workspace: Workspace, snapshot_id: str, model: PlannedModel,
         "rows": len(whose),
         "users": len(np.unique(whose)),
         **({"variants": {arm.name: int((dealt == place).sum()) for place, arm in enumerate(arms)}} if shares else {}),
+        **({"has_factors": True} if told.get("has_factors") else {}),
     }
     stamp(builder, "recommend", key, summary)
     return workspace.done("recommend", workspace.commit(builder), started)
@@ -111,8 +113,9 @@ def _ranked(
     users: np.ndarray,
     allowed: np.ndarray | None,
     settings: RecommendSettings,
+    told: dict[str, Any],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best items of these users and their scores, as a process of the arm's model finds them."""
+    """The best items of these users and their scores, as the arm's model finds them; `told` takes its events."""
     from warehouse import make_directory
 
     folder = make_directory(workspace.warehouse.inside("staging", f"recommend-{workspace.run_id}"))
@@ -128,9 +131,7 @@ def _ranked(
         np.savez(only, users=users, items=allowed)
     arguments = ["recommend", str(bundle), "--k", str(settings.depth if arm.diversity else settings.k)]
     arguments += ["--out", str(lists), "--only", str(only), "--cold-items", settings.cold_items]
-    run_rec_models(
-        arm.model.label, [*arguments, *place_of_work(workspace)], bundle / "recommend.log", lambda event: None
-    )
+    run_rec_models(arm.model.label, [*arguments, *place_of_work(workspace)], bundle / "recommend.log", told.update)
     with np.load(lists, allow_pickle=False) as stored:
         return stored["item_index"], stored["score"]
 

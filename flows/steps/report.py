@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         RunFacts,
         StageFacts,
         Sweep,
+        UserFactors,
     )
     from warehouse import Snapshot, Warehouse
 
@@ -44,6 +45,8 @@ VERSION = 4
 N_RECOMMENDED = 8
 N_HISTORY = 8
 N_SIMILAR = 3
+N_EXPLAINED = 2
+N_OF_FACTOR = 8
 GAIN = ("metric", "difference", "relative", "low", "high", "p_value", "n_users")
 
 
@@ -130,6 +133,7 @@ def report_content(warehouse: Warehouse, snapshot: Snapshot, settings: Settings)
         item_map=item_map(warehouse, snapshot, settings.report.n_map_items),
         profile_examples=tuple(_profile_examples(warehouse, snapshot, settings.report.n_examples)),
         recommendation_examples=tuple(_recommendation_examples(snapshot, settings.report.n_examples)),
+        explained=tuple(_explained(warehouse, snapshot, settings.report.n_examples)),
         settings=settings.model_dump(mode="json"),
         versions=versions(),
         notes=tuple(_notes(settings)),
@@ -326,12 +330,26 @@ def _neighbours(warehouse: Warehouse, snapshot: Snapshot) -> Any:
     return nearest
 
 
+def _explained(warehouse: Warehouse, snapshot: Snapshot, n_examples: int) -> list[UserFactors]:
+    """The interests of the first of the example users, where the published model has such."""
+    from flows.steps.explain import explained_users
+
+    said = snapshot.stages["recommend"]["summary"] if "recommend" in snapshot.stages else {}
+    if not said.get("has_factors"):
+        return []
+    users = _example_users(snapshot, n_examples)[:N_EXPLAINED]
+    return explained_users(warehouse, snapshot, users, said["model_id"], top=N_OF_FACTOR) if users else []
+
+
+def _example_users(snapshot: Snapshot, n_examples: int) -> list[str]:
+    return _spread(sorted(set(strings(snapshot.read("recommendations", columns=["user_id"]), "user_id"))), n_examples)
+
+
 def _recommendation_examples(snapshot: Snapshot, n_examples: int) -> list[RecommendationExample]:
     from flows.report import RecommendationExample, RecommendedItem
 
-    users = _spread(sorted(set(strings(snapshot.read("recommendations", columns=["user_id"]), "user_id"))), n_examples)
     titles, examples = _titles(snapshot), []
-    for user_id in users:
+    for user_id in _example_users(snapshot, n_examples):
         rows = records(snapshot.read("recommendations", filter_equal={"user_id": user_id}))
         met = records(snapshot.read("splits", filter_equal={"user_id": user_id}))
         history = [str(row["item_id"]) for row in met if row["part"] in KNOWN]

@@ -25,7 +25,7 @@ from flows.steps.bundle import (
 from flows.steps.clusters import item_clusters_of
 from flows.steps.guard import refuse_leaks, refuse_leaks_of_answers, refuse_thin_vectors
 from flows.steps.modalities import content_keys, modalities_of, others_of
-from flows.steps.model_checks import parsed_settings, refuse_protocol, settings_key
+from flows.steps.model_checks import parsed_settings, refuse_protocol, settings_key, words_of
 from flows.steps.rows import records
 from flows.steps.training_process import OnEvent, place_of_work, run_rec_models
 from flows.steps.verified import verified_metrics
@@ -174,7 +174,7 @@ def _planned(
     config = parse_config(choice.mapping)
     mapping = config.model_dump(mode="json")
     built_on = below.model_id if below is not None and clusters_of(mapping) > 1 else None
-    words = settings.words.model_dump(mode="json") if config.asks_for_words else {}
+    words = words_of(choice, settings).model_dump(mode="json") if config.asks_for_words else {}
     answers = answered_aspects(snapshot, choice.name)
     inputs = inputs_key(snapshot, config.asks_for_language, answers, modalities_of(mapping), words)
     facts = [inputs, mapping, training, evaluation, seed]

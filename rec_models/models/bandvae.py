@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rec_models.alignment import AdaptiveFusion, Alignment, alignment_plan, plan_entropy, squared_distances
 from rec_models.blocks import dropped
-from rec_models.explanation import Explanation, TextSide, overlap, shares_of
+from rec_models.explanation import SHARP, Explanation, TextSide, explanation_of, overlap, shares_of, similarity
 from rec_models.factors import (
     Assignment,
     FactorOptions,
@@ -46,8 +46,9 @@ class BANDVAEConfig(RecommenderConfig):
         temperature: what cosines are divided by.
         deviation, text_deviation: standard deviations of the priors.
         prototype_gradient, noise, normalised_steps, prototype_dropout: see `FactorOptions`.
-        hidden_items: dropout takes whole items from every channel's input, so that the words of a dropped item cannot
-            give it away; otherwise it takes entries from each factor, as in the paper, and words tell what was dropped.
+        hidden_items: share of a user's items that no channel sees in a training step, so that the words of a hidden
+            item cannot give it away; `dropout` takes entries from each factor besides. 0 is the paper: words tell what
+            was dropped.
         text: what the text channel counts (`rec_models.text_units`), or `none`: interactions alone.
         concepts: how many concepts there are, where `text` counts them.
         semantic_items: a channel more, in which items lie where their texts put them; it predicts items too.
@@ -86,7 +87,7 @@ class BANDVAEConfig(RecommenderConfig):
     prototype_gradient: PrototypeGradient = "none"
     normalised_steps: bool = True
     noise: Noise = "shared"
-    hidden_items: bool = False
+    hidden_items: float = Field(default=0.0, ge=0, lt=1)
     text: TextMode | Literal["none"] = "words"
     concepts: int = Field(default=1024, ge=1)
     semantic_items: bool = False
@@ -135,8 +136,8 @@ class BANDVAEConfig(RecommenderConfig):
             iterations=self.iterations,
             temperature=self.temperature,
             deviation=self.deviation,
-            dropout=0.0 if self.hidden_items else self.dropout,
-            prototype_dropout=0.0 if self.hidden_items else self.prototype_dropout,
+            dropout=self.dropout,
+            prototype_dropout=self.prototype_dropout,
             prototype_gradient=self.prototype_gradient,
             noise=self.noise,
             normalised_steps=self.normalised_steps,
@@ -148,7 +149,6 @@ class BANDVAEConfig(RecommenderConfig):
             self.options(),
             factors=self.text_factors,
             iterations=self.text_iterations,
-            dropout=self.dropout,
             deviation=self.text_deviation,
             own_units=own_units,
         )
@@ -254,26 +254,19 @@ class BANDVAE(GradientRecommender):
         return self.ratings.logits(read.ratings.assignment, read.ratings.fused)
 
     @torch.no_grad()
-    def factors_of(self, batch: UserBatch, *, top: int = 10, epsilon: float | None = None) -> Explanation:
-        """Factors of some users, their items and words, and the plans between them.
-
-        Args:
-            top: items without those taken, and words, a factor.
-            epsilon: of the plans shown; None is the model's own. Small ones show who is nearest to whom where the
-                model's plans are almost even.
-        """
-        read = self._read(batch, None)
+    def factors_of(
+        self, batch: UserBatch, *, top: int = 10, epsilon: float = SHARP, taken: bool = False
+    ) -> Explanation:
+        """Factors of some users, their items and words, and the plans between them; see `Explainable`."""
+        read, sides = self._read(batch, None), []
         own = read.ratings
-        scores = own.factors.factor_scores(own.assignment, own.fused).transpose(0, 1)  # (batch, factors, items)
-        scores[batch.rows, :, batch.items] = -torch.inf
-        best, tops = scores.topk(min(top, scores.shape[-1]))
-        sides = []
         for side, channel, plan, cost in zip(self.text_sides(), read.sides, read.plans, read.costs, strict=True):
-            if epsilon is not None:
-                plan = alignment_plan(cost, self.config.alignment, epsilon, 10 * self.config.sinkhorn_iterations)
+            sharp = alignment_plan(cost, self.config.alignment, epsilon, 10 * self.config.sinkhorn_iterations)
             held = shares_of(channel.rows, channel.assignment.weights)
-            sides.append(TextSide(side.name, held, _tops(channel, top), side.unit_names, plan))
-        return Explanation(shares_of(batch, own.assignment.weights), tops, best, tuple(sides))
+            sides.append(TextSide(side.name, held, _tops(channel, top), side.unit_names, plan, sharp))
+        scores = own.factors.factor_scores(own.assignment, own.fused)
+        weights = own.assignment.weights
+        return explanation_of(batch, weights, scores, own.fused, top=top, taken=taken, sides=tuple(sides))
 
     @torch.no_grad()
     def diagnostics(self, batches: Iterable[UserBatch]) -> dict[str, float]:
@@ -281,7 +274,7 @@ class BANDVAE(GradientRecommender):
         sums: dict[str, list[tuple[float, int]]] = {}
         for at, batch in enumerate(batches):
             read = self._read(batch, None)
-            found = {"factor_similarity": _similarity(read.ratings.fused)}
+            found = {"factor_similarity": similarity(read.ratings.fused)}
             if read.sides:
                 found["plan_entropy"] = plan_entropy(read.plans[0])
                 if at == 0 and len(batch) <= _USERS_COMPARED:
@@ -293,7 +286,7 @@ class BANDVAE(GradientRecommender):
     def _read(self, batch: UserBatch, rng: torch.Generator | None) -> _Read:
         seen = batch
         if rng is not None and self.config.hidden_items:
-            seen = batch.with_values(dropped(batch.values, self.config.dropout, rng))
+            seen = batch.with_values(dropped(batch.values, self.config.hidden_items, rng))
         own = _encoded(self.ratings, seen, rng)
         sides, plans, costs, taken = [], [], [], own.z
         for part in self.text_sides():
@@ -340,10 +333,3 @@ def _tops(channel: _Channel, top: int) -> Tensor:
     """(batch, factors, top) int64 units each factor speaks of most."""
     scores = channel.factors.factor_scores(channel.assignment, channel.fused).transpose(0, 1)
     return scores.topk(min(top, scores.shape[-1])).indices
-
-
-def _similarity(factors: Tensor) -> Tensor:
-    """(batch,) mean cosine between two factors (batch, factors, dim) of a user."""
-    unit, n = F.normalize(factors, dim=-1), factors.shape[1]
-    cosines = (unit @ unit.mT).sum((1, 2)) - n
-    return cosines / max(1, n * (n - 1))

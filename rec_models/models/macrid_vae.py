@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from rec_models.explanation import SHARP, Explanation, explanation_of
 from rec_models.factors import FactorOptions, InterestFactors, annealed_to
 from rec_models.gaussians import DiagonalGaussian
 from rec_models.interactions import UserBatch
@@ -116,6 +117,15 @@ class MacridVAE(VariationalRecommender):
     def decode(self, z: Tensor) -> Tensor:
         """(batch, n_items) logits."""
         return self.channel.logits(self.channel.shared_assignment(), self._factors(z))
+
+    @torch.no_grad()
+    def factors_of(
+        self, batch: UserBatch, *, top: int = 10, epsilon: float = SHARP, taken: bool = False
+    ) -> Explanation:
+        """Factors of some users and their items; see `Explainable`. Without a text channel there is no plan."""
+        assignment, posterior = self.channel(batch, None)
+        scores = self.channel.factor_scores(assignment, posterior.mean)
+        return explanation_of(batch, assignment.weights, scores, posterior.mean, top=top, taken=taken)
 
     def divergence_weight(self, step: int, batch_size: int) -> float:
         """Grows by 1 / `kl_anneal_steps` up to `kl_cap`."""

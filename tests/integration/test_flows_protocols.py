@@ -195,7 +195,7 @@ def test_other_splits_are_measured_from_training_rows(folder, capsys, kind):
             part = asked.get(line[:3], "train")
             said.append(f"{line},{'fold_in' if part != 'train' and place % 4 else part}")
         (folder / "rows.csv").write_text("\n".join(said) + "\n", encoding="utf-8")
-    settings = (f"split.kind={kind}", *(["evaluation.protocol=strong"] if kind == "given" else []))
+    settings = (f"split.kind={kind}", *(["evaluation.protocol=strong-generalisation"] if kind == "given" else []))
     document, _ = command(capsys, "compare", "--models", "mult_vae,popularity", settings=settings)
     assert document["protocol"] == ("strong" if kind == "given" else "dmrec")
     inputs = bundle_of(folder, "mult_vae").inputs()
@@ -229,6 +229,15 @@ def test_words_are_counted_once_and_reach_only_the_models_that_ask(folder, capsy
     n_models = len(list((folder / "w" / "models").iterdir()))
     command(capsys, "compare", "--models", "mult_vae,popularity", settings=(*words, "words.stop_words=none"))
     assert len(list((folder / "w" / "models").iterdir())) == n_models + 1, "other words, another model that reads them"
+    command(capsys, "compare", "--models", "mult_vae@words.texts=title+description", settings=words[1:])
+    assert len(list((folder / "w" / "models").iterdir())) == n_models + 1, "a model's own words are words like any"
+    for own, said_of_it in (
+        ("texts=plot", "words.texts"),
+        ("stop_words=latin", "words.stop_words"),
+        ("x=1", "words.x"),
+    ):
+        _, said = command(capsys, "compare", "--models", f"mult_vae@words.{own}", settings=words, code=2)
+        assert said_of_it in said
     _, said = command(capsys, "compare", "--models", "mult_vae", settings=("words.texts=['plot']",), code=2)
     assert "words.texts" in said and "profile, item_id, title, description" in said
     _, said = command(capsys, "compare", "--models", "mult_vae", settings=(words[0], "words.min_count=99"), code=2)

@@ -102,3 +102,10 @@ def test_a_specification_that_does_not_parse_is_refused_with_the_form(spec):
 def test_a_grid_that_does_not_parse_is_refused(grid):
     with pytest.raises(SettingSyntaxError):
         choices_of(["dmrec"], [grid], SETTINGS)
+
+
+def test_a_model_may_train_otherwise_and_count_other_words_than_the_rest():
+    plain, own = choices_of(["ease", "ease@training.epochs=3;words.texts=title+tags"], [], SETTINGS)
+    assert (plain.training, plain.words) == ({}, {})
+    assert own.mapping == plain.mapping and own.training == {"epochs": 3} and own.words == {"texts": ["title", "tags"]}
+    assert own.label == "ease@training.epochs=3;words.texts=title+tags"

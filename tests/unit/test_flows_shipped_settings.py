@@ -8,19 +8,23 @@ import pytest
 
 import flows
 from flows.demo_settings import DEMO_SETTINGS
+from flows.model_choices import choices_of
 from flows.settings import Settings
 from flows.settings_layers import load_settings
 from flows.steps.evidence import load_prompts
+from flows.steps.model_checks import needs_language
 
 CHECKOUT = Path(flows.__file__).parent.parent
-EXAMPLES = sorted(path.parent for path in CHECKOUT.glob("examples/*/semalign.toml"))
+EXAMPLES = sorted(CHECKOUT.glob("examples/*/*.toml"))
 
 
-@pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
-def test_an_example_loads_and_its_prompts_allow_what_it_reads(folder):
-    settings = load_settings(folder / "semalign.toml", (), {"SEMALIGN_DATA": "/data"}, folder)
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_an_example_loads_and_its_prompts_models_and_training_allow_what_it_says(path):
+    settings = load_settings(path, (), {"SEMALIGN_DATA": "/data"}, path.parent)
     assert settings.source.items and settings.source.interactions
     load_prompts(settings.profiles)
+    specs = [str(settings.model["name"]), *settings.models, *settings.evaluation.baselines]
+    needs_language(choices_of(specs, [], settings), settings)
 
 
 def test_the_committed_defaults_are_the_defaults(tmp_path):
