@@ -95,6 +95,9 @@ class SplitSettings(Branch):
         default="split",
         description="kind = 'given': the column that says train, valid, test or, of held-out users, fold_in",
     )
+    valid_share: float | None = Field(
+        default=None, gt=0, lt=1, description="kind = 'given' without a valid row: share of each user's train rows"
+    )
     shares: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
         default=(3, 1, 1), description="kind = 'random', or 'time' without cuts: train, valid, test"
     )
@@ -189,7 +192,9 @@ class EvaluationSettings(Branch):
     """How models are scored, how often, and beside which others."""
 
     protocol: str = Field(
-        default="dmrec", description="'strong' with split.kind = 'users', and then the default; else 'dmrec'"
+        default="dmrec",
+        description="'strong' with split.kind = 'users', and then the default; else 'dmrec'; 'dgrm-paper' and "
+        "'dgrm-code' rank rated items alone",
     )
     ks: tuple[int, ...] = Field(default=(10, 20), description="20, 50 and 100 with protocol 'strong'")
     names: tuple[str, ...] = Field(
@@ -203,6 +208,12 @@ class EvaluationSettings(Branch):
     cold_items: Literal["model", "text"] = Field(
         default="model",
         description="what scores items without a training interaction; papers leave it to the model",
+    )
+    relevant_rating: float | None = Field(
+        default=None, description="only what was rated so and above is to be found, and learnt by who reads no ratings"
+    )
+    ties: Literal["random", "index"] | None = Field(
+        default=None, description="protocols 'dgrm-*': how equal scores are ordered; random without it"
     )
     seeds: int = Field(default=1, ge=1, description="every model is trained with seeds 0 … n-1")
     baselines: tuple[str, ...] = Field(

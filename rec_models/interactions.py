@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 
-# Whose parameters learn from a batch: every group's, the decoder's alone, or all but the decoder's.
-Turn = Literal["all", "encoder", "decoder"]
+# Whose parameters learn from a batch: every group's, the decoder's or critic's alone, or all but theirs.
+Turn = Literal["all", "encoder", "decoder", "generator", "critic"]
 
 # Users times items up to which the items that users left are listed, four bytes each: a look-up is ten times as fast as
 # a search.
@@ -30,7 +30,7 @@ class InteractionMatrix:
     Args:
         indptr: (n_users + 1,) int64; row u owns the entries indptr[u]:indptr[u + 1].
         indices: (nnz,) int32 item indices, ascending inside a row, no duplicates.
-        values: (nnz,) float32; 1.0 for implicit feedback.
+        values: (nnz,) float32; 1.0 for implicit feedback, else ratings.
         n_items: number of columns.
     """
 
@@ -112,6 +112,17 @@ class InteractionMatrix:
         from scipy.sparse import csr_array
 
         return csr_array((np.array(self.values, dtype), np.array(self.indices), np.array(self.indptr)), self.shape)
+
+    def rated_at_least(self, rating: float) -> InteractionMatrix:
+        """The entries of that value and above."""
+        kept = np.asarray(self.values) >= rating
+        before = np.zeros(self.nnz + 1, np.int64)
+        np.cumsum(kept, out=before[1:])
+        return InteractionMatrix(before[self.indptr], self.indices[kept], self.values[kept], self.n_items)
+
+    def as_ones(self) -> InteractionMatrix:
+        """The same entries as implicit feedback."""
+        return replace(self, values=np.ones(self.nnz, np.float32))
 
     def union(self, *others: InteractionMatrix) -> InteractionMatrix:
         """Every pair of this matrix and of the others."""

@@ -25,6 +25,7 @@ from flows.steps.clusters import item_clusters_of
 from flows.steps.guard import refuse_leaks, refuse_leaks_of_answers, refuse_thin_vectors
 from flows.steps.modalities import content_keys, modalities_of, others_of
 from flows.steps.model_checks import parsed_settings, refuse_protocol, settings_key
+from flows.steps.split import PARTS
 from flows.steps.training_process import OnEvent, place_of_work, run_rec_models
 from flows.steps.verified import verified_metrics
 from flows.steps.words import word_source
@@ -45,6 +46,7 @@ class PlannedModel:
         built_on: id of the model whose item vectors this one's item clusters are made of, or None.
         needed_by: labels of the models that are built on this one, in words.
         words: [words] as the model's words of items are counted; empty for a model that reads none.
+        rated: parts of the interactions whose values are ratings.
     """
 
     label: str
@@ -59,6 +61,7 @@ class PlannedModel:
     built_on: str | None = None
     needed_by: str = ""
     words: PlainMapping = field(default_factory=dict)
+    rated: Sequence[str] = ()
 
     @property
     def reads_profiles(self) -> bool:
@@ -166,7 +169,7 @@ def _planned(
     settings: Settings,
     below: PlannedModel | None = None,
 ) -> PlannedModel:
-    from rec_models import parse_config
+    from rec_models import parse_config, parse_evaluation
 
     training, evaluation = parsed_settings(settings, choice.training)
     config = parse_config(choice.mapping)
@@ -174,11 +177,13 @@ def _planned(
     built_on = below.model_id if below is not None and clusters_of(mapping) > 1 else None
     words = settings.words.model_dump(mode="json") if config.asks_for_words else {}
     answers = answered_aspects(snapshot, choice.name)
-    inputs = inputs_key(snapshot, config.asks_for_language, answers, modalities_of(mapping), words)
+    rated = () if not parse_evaluation(evaluation).reads_ratings else ("valid", "test")
+    rated = PARTS if config.asks_for_ratings else rated
+    inputs = inputs_key(snapshot, config.asks_for_language, answers, modalities_of(mapping), words, bool(rated))
     facts = [inputs, mapping, training, evaluation, seed]
     model_id = digest("model", VERSION, *facts, *([built_on] if built_on else []))[:16]
     named = (choice.label, choice.role, choice.name, seed, model_id, config.asks_for_language)
-    return PlannedModel(*named, mapping, training, evaluation, built_on, words=words)
+    return PlannedModel(*named, mapping, training, evaluation, built_on, words=words, rated=rated)
 
 
 def train_model(
@@ -248,7 +253,7 @@ def _prepare_bundle(workspace: Workspace, snapshot: Snapshot, model: PlannedMode
         clusters = item_clusters_of(workspace, model.built_on, clusters_of(model.config), model.seed, model.label)
     write_bundle(
         partial,
-        parts=interaction_parts(snapshot, ids),
+        parts=interaction_parts(snapshot, ids, model.rated, _liked(model)),
         semantic=_semantic(workspace.warehouse, snapshot, ids, model),
         user_ids=ids["users"],
         item_ids=ids["items"],
@@ -266,6 +271,11 @@ def _prepare_bundle(workspace: Workspace, snapshot: Snapshot, model: PlannedMode
         edges=chosen_edges(snapshot, ids, model.name),
         text=_words(workspace, snapshot, ids, model),
     )
+
+
+def _liked(model: PlannedModel) -> float | None:
+    """What a rating must be for a model that reads none to learn from it: what it must be to be found."""
+    return None if PARTS[0] in model.rated else model.evaluation.get("relevant_rating")
 
 
 def _words(

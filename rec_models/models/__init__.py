@@ -9,12 +9,14 @@ from rec_models.models.alpharec import AlphaRecConfig, AlphaRecStarConfig
 from rec_models.models.bandvae import BANDVAEConfig
 from rec_models.models.bm3 import BM3Config
 from rec_models.models.cdae import CDAEConfig
+from rec_models.models.constant import ConstantConfig
 from rec_models.models.cvga import CVGAConfig
 from rec_models.models.dmrec import DMRecConfig
 from rec_models.models.ease import EASEConfig
 from rec_models.models.elsa import ELSAConfig
 from rec_models.models.freedom import FREEDOMConfig
 from rec_models.models.item_knn import ItemKNNConfig
+from rec_models.models.item_mean import ItemMeanConfig
 from rec_models.models.kar import KARConfig
 from rec_models.models.l_diffrec import LDiffRecConfig
 from rec_models.models.lightgcn import LightGCNConfig
@@ -50,6 +52,8 @@ PIAConfig.model_rebuild(_types_namespace={"LatentConfig": LatentConfig})
 ModelConfig = Annotated[
     PopularityConfig
     | RandomConfig
+    | ItemMeanConfig
+    | ConstantConfig
     | EASEConfig
     | SLIMConfig
     | ItemKNNConfig
@@ -92,11 +96,13 @@ __all__ = [
     "BM3Config",
     "CDAEConfig",
     "CVGAConfig",
+    "ConstantConfig",
     "DMRecConfig",
     "EASEConfig",
     "ELSAConfig",
     "FREEDOMConfig",
     "ItemKNNConfig",
+    "ItemMeanConfig",
     "KARConfig",
     "LDiffRecConfig",
     "LLMRecConfig",
