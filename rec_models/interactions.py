@@ -113,6 +113,12 @@ class InteractionMatrix:
 
         return csr_array((np.array(self.values, dtype), np.array(self.indices), np.array(self.indptr)), self.shape)
 
+    def damped_item_means(self, damping: float) -> NDArray[np.float32]:
+        """(n_items,) mean value of each item, begun with `damping` values at the mean of all; 0 of nothing at all."""
+        middle = float(self.values.mean()) if self.nnz else 0.0
+        summed = np.bincount(self.indices, self.values, minlength=self.n_items)
+        return ((summed + damping * middle) / (self.item_counts() + damping)).astype(np.float32)
+
     def rated_at_least(self, rating: float) -> InteractionMatrix:
         """The entries of that value and above."""
         kept = np.asarray(self.values) >= rating
@@ -178,11 +184,18 @@ class PairBatch:
         users: (pairs,) int64 user indices.
         items: (pairs,) int64 the item each of them took.
         history: everything the users took.
+        entries: (pairs,) int64 position of each of them in the history.
     """
 
     users: torch.Tensor
     items: torch.Tensor
     history: ResidentInteractions
+    entries: torch.Tensor
+
+    @property
+    def values(self) -> torch.Tensor:
+        """(pairs,) float32, ones or ratings."""
+        return self.history.values[self.entries]
 
     def negatives(self, rng: torch.Generator | None, each: int = 1) -> torch.Tensor:
         """(pairs, each) int64 items drawn uniformly, with replacement, from those a pair's user never took."""
@@ -228,7 +241,7 @@ class ResidentInteractions:
         import torch
 
         chosen = torch.from_numpy(np.ascontiguousarray(entries)).to(self.device, non_blocking=True)
-        return PairBatch(self._users[chosen], self.items[chosen], self)
+        return PairBatch(self._users[chosen], self.items[chosen], self, chosen)
 
     @cached_property
     def paired(self) -> NDArray[np.int64]:

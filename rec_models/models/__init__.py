@@ -6,11 +6,15 @@ from pydantic import Field
 
 from rec_models.models.addvae import ADDVAEConfig
 from rec_models.models.alpharec import AlphaRecConfig, AlphaRecStarConfig
+from rec_models.models.auto_rec import AutoRecConfig
 from rec_models.models.bandvae import BANDVAEConfig
 from rec_models.models.bm3 import BM3Config
 from rec_models.models.cdae import CDAEConfig
+from rec_models.models.cfgan import CFGANConfig
 from rec_models.models.constant import ConstantConfig
 from rec_models.models.cvga import CVGAConfig
+from rec_models.models.dgrm import DGRMConfig
+from rec_models.models.diffrec import DiffRecConfig
 from rec_models.models.dmrec import DMRecConfig
 from rec_models.models.ease import EASEConfig
 from rec_models.models.elsa import ELSAConfig
@@ -22,7 +26,9 @@ from rec_models.models.l_diffrec import LDiffRecConfig
 from rec_models.models.lightgcn import LightGCNConfig
 from rec_models.models.llmrec import LLMRecConfig
 from rec_models.models.macrid_vae import MacridVAEConfig, SEMMacridVAEConfig
+from rec_models.models.mf import MFConfig
 from rec_models.models.mult_vae import MultVAEConfig
+from rec_models.models.ncf import NCFConfig
 from rec_models.models.pia import PIAConfig
 from rec_models.models.pl_rec import PLRecConfig
 from rec_models.models.popularity import PopularityConfig
@@ -53,6 +59,12 @@ ModelConfig = Annotated[
     PopularityConfig
     | RandomConfig
     | ItemMeanConfig
+    | DGRMConfig
+    | CFGANConfig
+    | DiffRecConfig
+    | AutoRecConfig
+    | NCFConfig
+    | MFConfig
     | ConstantConfig
     | EASEConfig
     | SLIMConfig
@@ -92,12 +104,16 @@ __all__ = [
     "ADDVAEConfig",
     "AlphaRecConfig",
     "AlphaRecStarConfig",
+    "AutoRecConfig",
     "BANDVAEConfig",
     "BM3Config",
     "CDAEConfig",
+    "CFGANConfig",
     "CVGAConfig",
     "ConstantConfig",
+    "DGRMConfig",
     "DMRecConfig",
+    "DiffRecConfig",
     "EASEConfig",
     "ELSAConfig",
     "FREEDOMConfig",
@@ -108,9 +124,11 @@ __all__ = [
     "LLMRecConfig",
     "LatentConfig",
     "LightGCNConfig",
+    "MFConfig",
     "MacridVAEConfig",
     "ModelConfig",
     "MultVAEConfig",
+    "NCFConfig",
     "PIAConfig",
     "PLRecConfig",
     "PopularityConfig",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -49,11 +48,7 @@ class ItemMean(ClosedFormRecommender):
 
     def fit(self, train: InteractionMatrix) -> None:
         """Sums ratings an item."""
-        middle = float(train.values.mean()) if train.nnz else 0.0
-        summed = np.bincount(train.indices, train.values, minlength=train.n_items)
-        damping = self.config.damping
-        means = (summed + damping * middle) / (train.item_counts() + damping)
-        self.means = torch.from_numpy(means).to(self.means.device, torch.float32)
+        self.means = torch.from_numpy(train.damped_item_means(self.config.damping)).to(self.means.device)
 
     def scores(self, batch: UserBatch) -> Tensor:
         """(batch, n_items) the same row for everybody."""

@@ -54,6 +54,8 @@ LAYERS = {  # inside rec_models, low to high; a module may import from its own l
     "text_features": 1,
     "semantic": 1,
     "metrics": 1,
+    "adversarial": 2,
+    "rating_condition": 2,
     "rated_lists": 1,
     "rating_report": 1,
     "comparison": 1,
