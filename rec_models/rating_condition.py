@@ -70,7 +70,7 @@ class Condition(nn.Module):
 
 def segment_softmax(logits: Tensor, batch: UserBatch) -> Tensor:
     """(nnz,) shares that add up to 1 over each user's entries."""
-    peaks = torch.full_like(logits[:1], -torch.inf).expand(len(batch)).clone()
+    peaks = torch.full((len(batch),), -torch.inf, dtype=logits.dtype, device=logits.device)
     peaks = peaks.scatter_reduce(0, batch.rows, logits.detach(), "amax")
     size = torch.exp(logits - peaks[batch.rows])
     total = torch.zeros(len(batch), dtype=size.dtype, device=size.device).index_add(0, batch.rows, size)

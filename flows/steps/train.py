@@ -315,7 +315,9 @@ def _follow(workspace: Workspace, model: PlannedModel, tells_test: bool) -> OnEv
             workspace.progress.advance(label, event["epochs"], event["epochs"], f"best epoch {event['best_epoch']}")
         elif event["event"] == "test" and tells_test:
             figures = ", ".join(
-                f"{name} {value:.4f}" for name, value in event["metrics"].items() if isinstance(value, float)
+                f"{name} {value:.4f}"
+                for name, value in event["metrics"].items()
+                if isinstance(value, float) and ("@" in name or name == "rmse")
             )
             workspace.progress.note(f"{label}: test {figures}")
 

@@ -335,7 +335,7 @@ class DGRM(GradientRecommender):
         """(batch, n_items) predicted ratings, the mean over the draws; memory is that of 256 users' rows."""
         config, n_items = self.config, batch.n_items
         rng = torch.Generator().manual_seed(0x66)  # on the host: the same noise on every device
-        shape = (config.samples, config.prediction_steps + 1, n_items)
+        shape = (config.samples, config.steps + 1, n_items)  # the same noise whatever T' is
         noises = torch.randn(shape, generator=rng).to(batch.values)
         own = torch.randn((*shape[:2], self.noise_dim), generator=rng).to(batch.values)
         out = batch.values.new_empty(len(batch), n_items)

@@ -16,6 +16,7 @@ from rec_models.models import CONFIGS
 from rec_models.recommender import ClosedFormRecommender, GradientRecommender
 from rec_models.semantic import ModelInputs, SemanticMatrix, pooled_users
 from rec_models.text_features import TextFeatures
+from rec_models.training import _let_learn
 
 N = 12
 SMALL = {
@@ -119,10 +120,15 @@ def trained(kind, inputs, steps=400):
     if isinstance(model, ClosedFormRecommender):
         model.fit(inputs.train)
         return model.eval()
-    batch = whole(model, inputs)
+    epoch = model.batches(ResidentInteractions(inputs.train), np.random.default_rng(0), inputs.n_users)
+    first, *rest = epoch
+    sides = [first, *(batch for batch in rest if getattr(batch, "turn", "all") in ("generator", "critic"))]
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     rng = torch.Generator().manual_seed(inputs.seed)
     for step in range(steps):
+        batch = sides[step % len(sides)]
+        if len(sides) > 1:
+            _let_learn(model.parameter_groups(), batch)
         optimiser.zero_grad()
         sum(model.loss(batch, rng, step).values()).backward()
         optimiser.step()
