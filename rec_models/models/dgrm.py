@@ -178,12 +178,13 @@ class DGRM(GradientRecommender):
 
     Source: the paper's sections 3.1-3.4 and equations 16-25; the authors' code for the profile `official_code`.
     Deviations: the posterior's mean and deviation are the exact ones; the paper's print differs. Both rows of a pair
-    lie on one path of noise. The paper does not say what bounds the critic: a gradient penalty by default. It does not
-    say what the networks are: multilayer perceptrons without batch normalisation. Predictions are the generator's rows by
-    default, since after T' steps an unseen item keeps about T'/T of its rating and no threshold on ratings can be met;
-    they are the mean of 8 draws whose noise is the same for every user and every call. A generator's turn comes before
-    the critic's. Of the authors' code, `official_code` leaves out the random step that a prediction begins from, the
-    mask in its first step and the selection on test; with `critic` learned it is what that code means to be.
+    lie on one path of noise. The paper does not say what bounds the critic: a gradient penalty by default. It does
+    not say what the networks are: multilayer perceptrons without batch normalisation. Predictions are the generator's
+    rows by default, since after T' steps an unseen item keeps about T'/T of its rating and no threshold on ratings
+    can be met; they are the mean of 8 draws whose noise is the same for every user and every call. A generator's turn
+    comes before the critic's. Of the authors' code, `official_code` leaves out the random step that a prediction
+    begins from, the mask in its first step and the selection on test; with `critic` learned it is what that code
+    means to be.
     """
 
     predicts_ratings = True
