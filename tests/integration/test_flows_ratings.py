@@ -17,7 +17,7 @@ from rec_models import Bundle
 from warehouse import Warehouse
 
 N_USERS, N_ITEMS = 24, 20
-DGRM = 'dgrm@hidden_dims="[8]";critic_hidden_dims="[4]"'
+DGRM = "dgrm@hidden_dims=[8];critic_hidden_dims=[4]"
 
 
 def write_rated(folder: Path, *, missing: bool = False, valid: bool = False) -> Path:
@@ -135,5 +135,5 @@ def test_the_collapse_analysis_tells_models_of_ratings_apart(folder, capsys):
     passes = [row for row in rows if row["epoch"] is not None]
     assert len(passes) == 3 and all(row["critic_gap"] is not None for row in passes)
     assert cli.run(["analyse", "collapse", *models, "--output", "c.svg", *settings]) == 0
-    assert Path("c.svg").read_text().startswith("<svg")
+    assert "<svg" in Path("c.svg").read_text()
     assert cli.run(["analyse", "collapse", "--models", "popularity", *settings]) == 2
