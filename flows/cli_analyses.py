@@ -1,4 +1,4 @@
-"""Commands that look behind a comparison: sparsity, convergence, latent, beta; each a table and a figure."""
+"""Commands that look behind a comparison: sparsity, convergence, collapse, latent, beta; each a table and a figure."""
 
 from __future__ import annotations
 
@@ -83,6 +83,11 @@ def register(app: typer.Typer) -> None:
     def convergence(options: Options, request: Request, baseline: BASELINE = None) -> int:
         """Validation by epoch and by second of training, and the ratio of the time an epoch takes."""
         return run_analysis(options, "convergence", request, _convergence, baseline)
+
+    @command(analyses, "collapse")
+    def collapse(options: Options, request: Request) -> int:
+        """Whether predicted ratings keep the distribution of the true ones, by epoch and in the end."""
+        return run_analysis(options, "collapse", request, _collapse)
 
     @command(analyses, "latent")
     def latent(options: Options, request: Request) -> int:
@@ -244,6 +249,31 @@ def _convergence(workspace: Workspace, found: Compared, reference: str) -> Study
     columns = ("model", "best epoch", "s to best", f"valid {metric}", "s/epoch", "ratio", f"s to {reference}'s best")
     caption = f"ratio: of the time an epoch takes to {reference}'s, means over seeds; curves are of seed 0"
     return Study("convergence", columns, table, rows, charts, caption)
+
+
+def _collapse(workspace: Workspace, found: Compared, reference: str) -> Study:
+    from flows.errors import SettingSyntaxError
+    from flows.report.charts import Line, line_chart
+    from flows.steps.collapse import CURVES, SHOWN, collapses
+
+    models = collapses(workspace.warehouse, found.plan)
+    if not models:
+        raise SettingSyntaxError("analyse collapse", "a model that predicts ratings, such as item_mean or dgrm")
+    table = [(model.model, *(model.test.get(name) for name in SHOWN)) for model in models]
+    rows: list[dict[str, Any]] = [{"model": model.model, "epoch": None} | dict(model.test) for model in models]
+    rows += [{"model": model.model} | dict(epoch) for model in models for epoch in model.epochs]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    charts: list[Chart | None] = []
+    for curve in CURVES:
+        lines = [
+            Line(model.model, tuple((epoch["epoch"], epoch[curve]) for epoch in model.epochs if curve in epoch))
+            for model in models
+        ]
+        drawn = [line for line in lines if len(line.points) > 1]
+        charts.append(line_chart(drawn, f"validation {curve} by epoch", "epoch", "at epoch {:.0f}") if drawn else None)
+    rows = [{name: row.get(name) for name in names} for row in rows]
+    caption = "of the tested ratings, means over seeds; curves are of seed 0; shares of the bins are in the .csv"
+    return Study("the distribution of predicted ratings", ("model", *SHOWN.values()), table, rows, charts, caption)
 
 
 def _latent(workspace: Workspace, found: Compared, reference: str) -> Study:

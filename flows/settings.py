@@ -88,7 +88,8 @@ class EvaluationSettings(Branch):
 
     protocol: Annotated[str, BeforeValidator(_one_name)] = Field(
         default="dmrec",
-        description="'strong' (strong-generalisation) with split.kind = 'users', and then the default; else 'dmrec'",
+        description="'strong' (strong-generalisation) with split.kind = 'users', and then the default; else 'dmrec'; "
+        "'dgrm-paper' and 'dgrm-code' rank rated items alone",
     )
     ks: tuple[int, ...] = Field(default=(10, 20), description="20, 50 and 100 with protocol 'strong'")
     names: tuple[str, ...] = Field(
@@ -102,6 +103,12 @@ class EvaluationSettings(Branch):
     cold_items: Literal["model", "text"] = Field(
         default="model",
         description="what scores items without a training interaction; papers leave it to the model",
+    )
+    relevant_rating: float | None = Field(
+        default=None, description="only what was rated so and above is to be found, and learnt by who reads no ratings"
+    )
+    ties: Literal["random", "index"] | None = Field(
+        default=None, description="protocols 'dgrm-*': how equal scores are ordered; random without it"
     )
     seeds: int = Field(default=1, ge=1, description="every model is trained with seeds 0 … n-1")
     baselines: tuple[str, ...] = Field(

@@ -102,6 +102,9 @@ class SplitSettings(Branch):
         default="split",
         description="kind = 'given': the column that says train, valid, test or, of held-out users, fold_in",
     )
+    valid_share: float | None = Field(
+        default=None, gt=0, lt=1, description="kind = 'given' without a valid row: share of each user's train rows"
+    )
     shares: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
         default=(3, 1, 1), description="kind = 'random', or 'time' without cuts: train, valid, test"
     )

@@ -22,6 +22,23 @@ class MissingTimestampsError(FlowError, ValueError):
         )
 
 
+class MissingRatingsError(FlowError, ValueError):
+    """A model or a protocol of ratings, over interactions that do not all have one."""
+
+    exit_code = 2
+
+    def __init__(self, n_missing: int, n_rows: int) -> None:
+        super().__init__(n_missing, n_rows)
+        self.n_missing, self.n_rows = n_missing, n_rows
+
+    def __str__(self) -> str:
+        return (
+            f"ratings are asked for, and {self.n_missing} of {self.n_rows} interactions have none. Map the column in "
+            "`source.columns.interactions`, leave those rows out with `source.min_rating`, or choose a model and an "
+            "`evaluation.protocol` that read no ratings"
+        )
+
+
 class EmptyPartError(FlowError, ValueError):
     """A split that leaves a part without rows."""
 

@@ -98,16 +98,14 @@ def _run(given: argparse.Namespace) -> int:
 
 def _evaluate(bundle: Any, device: str) -> None:
     from rec_models.checkpoints import seal, write_json
-    from rec_models.interactions import ResidentInteractions
+    from rec_models.measured import histories_of, ranked, write_evaluation
     from rec_models.settings import parse_evaluation
-    from rec_models.training import load_trained, ranked, resolve_device, write_evaluation
+    from rec_models.training import load_trained, resolve_device
 
     on, settings = resolve_device(device), parse_evaluation(bundle.config["evaluation"])
     inputs = bundle.inputs()
     model = ranked(load_trained(bundle, on), inputs, settings.cold_items)
-    train = ResidentInteractions(inputs.train, on)
-    known = train if inputs.known is inputs.train else ResidentInteractions(inputs.known, on)
-    measured = write_evaluation(bundle, model, train, known, settings)
+    measured = write_evaluation(bundle, model, histories_of(bundle, inputs, on), settings)
     path = bundle.checkpoint / "metrics.json"
     write_json(path, json.loads(path.read_text("utf-8")) | measured)
     seal(bundle.checkpoint)
@@ -153,16 +151,16 @@ def _recommend(bundle: Any, given: argparse.Namespace) -> None:
     from rec_models.evaluation import recommend
     from rec_models.explanation import Explainable
     from rec_models.interactions import ResidentInteractions
-    from rec_models.training import load_trained, ranked, resolve_device
+    from rec_models.measured import all_rows, ranked
+    from rec_models.training import load_trained, resolve_device
 
     on = resolve_device(given.device)
     # A published list is made from all that is known of a user, and never repeats any of it.
     inputs = bundle.inputs()
-    resident = ResidentInteractions(inputs.known.union(bundle.part("valid"), bundle.part("test")), on)
+    shown, masked = (ResidentInteractions(rows, on) for rows in all_rows(bundle, inputs))
     trained = load_trained(bundle, on)
-    items, scores = recommend(
-        ranked(trained, inputs, given.cold_items), resident, resident, given.k, **_only(given.only)
-    )
+    model = ranked(trained, inputs, given.cold_items)
+    items, scores = recommend(model, shown, masked, given.k, **_only(given.only))
     _save(given.out, {"item_index": items, "score": scores})
     emit({"event": "done", "users": len(items), "k": given.k, "has_factors": isinstance(trained, Explainable)})
 

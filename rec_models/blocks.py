@@ -41,6 +41,13 @@ def l2_normalised(batch: UserBatch) -> Tensor:
     return batch.values / squares.clamp_min(1e-24).sqrt()[batch.rows]
 
 
+def dense_rows(batch: UserBatch) -> Tensor:
+    """(batch, n_items) the rows with their zeros, for models that are made of noise everywhere."""
+    rows = batch.values.new_zeros(len(batch), batch.n_items)
+    rows[batch.rows, batch.items] = batch.values
+    return rows
+
+
 def rows_times(batch: UserBatch, table: Tensor) -> Tensor:
     """(batch, width) the sparse rows of the batch times a dense (n_items, width) table."""
     return F.embedding_bag(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 PARTS = ("train", "valid", "test")
 # Rows of users who are held out of training; there only where somebody is.
 FOLD_IN = "fold_in"
+# Everything a user rated outside validation and test; there only where models are shown no more than what was liked.
+SEEN = "seen"
 
 _TEXT_FILES = ("text.indptr.npy", "text.indices.npy", "text.values.npy", "text.json")
 # how each type of number lies in a .npy; NumPy has no bfloat16
@@ -84,12 +86,13 @@ def write_bundle(
     """The bundle at `directory`, which must not exist yet; semantic matrices become hard links where possible.
 
     Args:
-        parts: train, valid and test, and `fold_in` where the tested users are held out of training.
+        parts: train, valid and test, `fold_in` where the tested users are held out of training, and `seen` where less
+            was trained on than is masked. Values are ratings or ones.
         edges: name -> (n_users, 2) chosen and refused item of each user, -1 for none; see `ModelInputs`.
         warm: a trained bundle whose weights the training begins with.
     """
     directory.mkdir(parents=True)
-    kept = [*PARTS, *([FOLD_IN] if FOLD_IN in parts else [])]
+    kept = [*PARTS, *(name for name in (FOLD_IN, SEEN) if name in parts)]
     written = [path for part in kept for path in parts[part].save(directory, part)]
     if item_clusters is not None:
         written.append(directory / "item_clusters.npy")
@@ -166,8 +169,8 @@ class Bundle:
         return self.directory / "checkpoint"
 
     def part(self, name: str) -> InteractionMatrix:
-        """The interactions of `train`, `valid`, `test` or `fold_in`; where nobody is held out the last is empty."""
-        if name == FOLD_IN and not (self.directory / f"{FOLD_IN}.indptr.npy").is_file():
+        """The interactions of `train`, `valid`, `test`, `fold_in` or `seen`; of the last two those there are."""
+        if name in (FOLD_IN, SEEN) and not (self.directory / f"{name}.indptr.npy").is_file():
             empty = np.zeros(0, np.int64)
             return InteractionMatrix.from_pairs(
                 empty, empty, None, n_users=self.config["n_users"], n_items=self.config["n_items"]

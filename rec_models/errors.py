@@ -199,6 +199,23 @@ class NotFiniteError(RecModelsError, ArithmeticError):
         )
 
 
+class DivergedError(RecModelsError, ArithmeticError):
+    """An adversarial game whose two sides have parted."""
+
+    exit_code = 4
+
+    def __init__(self, model: str, what: str, got: float, limit: float) -> None:
+        super().__init__(model, what, got, limit)
+        self.model, self.what, self.got, self.limit = model, what, got, limit
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model}: {self.what} is {self.got:.4g} at a validation pass, above `model.divergence_limit` "
+            f"{self.limit:.4g}: the critic has run away from the generator. Lower `model.critic_learning_rate`, raise "
+            "`model.penalty_weight`, or set `model.lipschitz` to 'gradient_penalty'"
+        )
+
+
 class UnknownDeviceError(RecModelsError, ValueError):
     """A device that torch does not know, or that this machine does not have."""
 

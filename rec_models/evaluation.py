@@ -1,27 +1,33 @@
-"""Full-ranking evaluation: history is masked here and nowhere else."""
+"""Evaluation under a named protocol: history is masked here and nowhere else."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from inspect import getmembers, isfunction, signature
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator, model_validator
 from torch import Tensor
 
 from rec_models import metrics
 from rec_models.errors import NothingToEvaluateError
 from rec_models.interactions import InteractionMatrix, ResidentInteractions, UserBatch
+from rec_models.protocols import PROTOCOLS
+from rec_models.rated_lists import MASKED_SCORE, MIDDLE, TIE_DRAWS, RatedEntries, hits_among
+from rec_models.rating_report import RatingReport
 from rec_models.recommender import Recommender
 
 METRICS: dict[str, Callable[..., Any]] = {name: f for name, f in getmembers(metrics, isfunction)}
 # What each metric reads; training selects by finding what is relevant, never by being novel or even.
 _READS = {name: frozenset(signature(f).parameters) for name, f in METRICS.items()}
 SELECTING = tuple(name for name, reads in _READS.items() if "hits" in reads)
+
+# Place of a batch's first user, the batch, and its scores with -inf where they are masked.
+_Scored = tuple[int, UserBatch, Tensor]
 
 # Users ranked at once: their scores over 10,000 items are 40 MB.
 _USERS_AT_ONCE = 1024
@@ -31,24 +37,32 @@ class EvaluationConfig(BaseModel):
     """What is measured.
 
     Attributes:
-        protocol: the name under which numbers may be compared. Either ranks the full catalogue for users with at least
-            one relevant item, in validation and test alike. `dmrec`: the input is the user's training row, and that
-            is what is masked. `strong` (generalisation to users held out of training): the input and what is masked
-            are the user's fold-in row.
+        protocol: the name under which numbers may be compared. The first two rank the full catalogue for users with at
+            least one relevant item, in validation and test alike. `dmrec`: the input is the user's training row, and
+            that is what is masked. `strong` (generalisation to users held out of training): the input and what is
+            masked are the user's fold-in row. `dgrm-paper` and `dgrm-code` rank a user's tested items alone, the
+            relevant being the k best rated of those that were liked; `dgrm-paper` lists what is predicted to be liked
+            (where a model predicts ratings), `dgrm-code` what scores at least the mean of the user's row.
         ks: cut-offs.
         names: functions of `rec_models.metrics`.
         select_by: the validation metric that picks the weights to keep.
         cold_items: what scores items without a training interaction: the `model`, as in the papers, or their `text`
             (`rec_models.cold`).
+        relevant_rating: only what was rated so and above is relevant, and learnt from by models that read no ratings;
+            None leaves everything relevant, and in the protocols of DGRM what is rated 3.
+        ties: `random` is the mean of seeded random orders, `index` the order of the catalogue; None is the protocol's
+            own, random in those of DGRM. The full catalogue knows the index alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    protocol: Literal["dmrec", "strong"] = "dmrec"
+    protocol: Literal["dmrec", "strong", "dgrm-paper", "dgrm-code"] = "dmrec"
     ks: tuple[PositiveInt, ...] = (10, 20)
     names: tuple[str, ...] = ("recall", "ndcg")
     select_by: str = "recall@20"
     cold_items: Literal["model", "text"] = "model"
+    relevant_rating: float | None = None
+    ties: Literal["random", "index"] | None = None
 
     @field_validator("names")
     @classmethod
@@ -66,6 +80,24 @@ class EvaluationConfig(BaseModel):
             raise ValueError(f"{select_by!r} is not metric@k; metrics to select by: {', '.join(SELECTING)}")
         return select_by
 
+    @model_validator(mode="after")
+    def _measurable(self) -> EvaluationConfig:
+        if self.among_rated and (lists := [name for name in self.names if "hits" not in _READS[name]]):
+            raise ValueError(f"{lists[0]!r} speaks of the catalogue, which {self.protocol!r} does not rank")
+        if not self.among_rated and self.ties == "random":
+            raise ValueError(f"`ties` 'random' is of the protocols that rank rated items alone, not {self.protocol!r}")
+        return self
+
+    @property
+    def among_rated(self) -> bool:
+        """Whether only rated items are ranked."""
+        return PROTOCOLS[self.protocol].among_rated
+
+    @property
+    def reads_ratings(self) -> bool:
+        """Whether the tested parts must hold ratings, whatever a model asks for."""
+        return self.among_rated or self.relevant_rating is not None
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -76,16 +108,19 @@ class Evaluation:
         values: metric@k -> (evaluated,) float64.
         catalogue: metric@k of the metrics that speak of all lists together, such as Gini.
         coverage: k -> share of the catalogue that appears in at least one list of length k.
+        ratings: what `RatingReport` says of a model that predicts ratings.
     """
 
     users: NDArray[np.int64]
     values: dict[str, NDArray[np.float64]]
     catalogue: dict[str, float]
     coverage: dict[int, float]
+    ratings: dict[str, float] = field(default_factory=dict)
 
     def means(self) -> dict[str, float]:
-        """metric@k -> mean over the evaluated users, and what speaks of all their lists together."""
-        return {name: float(values.mean()) for name, values in self.values.items()} | self.catalogue
+        """metric@k -> mean over the evaluated users, and what speaks of all their lists or ratings together."""
+        means = {name: float(values.mean()) for name, values in self.values.items()}
+        return means | self.catalogue | self.ratings
 
 
 def evaluate(
@@ -97,8 +132,9 @@ def evaluate(
     part: str,
     exclude: ResidentInteractions | None = None,
     train: ResidentInteractions | None = None,
+    distributions: bool = False,
 ) -> Evaluation:
-    """Metrics of every user with at least one relevant item, over the full catalogue.
+    """Metrics of every user with at least one relevant item, over what the protocol ranks.
 
     Args:
         model: scores users from `history`.
@@ -107,10 +143,14 @@ def evaluate(
         part: name of the relevant part, for the error.
         exclude: masked instead of `history`, where a protocol masks more than it feeds.
         train: whose users an item's popularity is counted over, where that is not `history`.
+        distributions: of predicted ratings, also test user by user how they are distributed.
 
     Raises:
         NothingToEvaluateError: nobody has a relevant item.
     """
+    tested = relevant
+    if config.relevant_rating is not None and not config.among_rated:
+        relevant = tested.rated_at_least(config.relevant_rating)
     counts = np.diff(relevant.indptr)
     users = np.flatnonzero(counts)
     if len(users) == 0:
@@ -118,7 +158,24 @@ def evaluate(
     wanted = {(name, k) for name in config.names for k in config.ks}
     selected, _, at = config.select_by.partition("@")
     wanted.add((selected, int(at)))
-    lists = _ranked(model, history, relevant, users, max(k for _, k in wanted), exclude or history, config.ks, train)
+    masked = _scored(model, history, users, exclude or history)
+    report = RatingReport(tested.values) if model.predicts_ratings else None
+    if report is not None:
+        masked = _reported(masked, users, ResidentInteractions(tested, history.device), report)
+    if config.among_rated:
+        found = _among_rated(model, masked, ResidentInteractions(tested, history.device), users, wanted, config)
+    else:
+        depth = max(k for _, k in wanted)
+        lists = _ranked(masked, relevant, users, depth, config.ks, train or history)
+        found = _over_catalogue(lists, users, counts[users], wanted)
+    if len(found.users) == 0:
+        raise NothingToEvaluateError(part)
+    return found if report is None else replace(found, ratings=report.figures(distributions=distributions))
+
+
+def _over_catalogue(
+    lists: _Lists, users: NDArray[np.int64], n_relevant: NDArray[np.int64], wanted: set[tuple[str, int]]
+) -> Evaluation:
     values: dict[str, NDArray[np.float64]] = {}
     catalogue: dict[str, float] = {}
     for name, k in sorted(wanted):
@@ -127,7 +184,7 @@ def evaluate(
         elif "information" in _READS[name]:
             values[f"{name}@{k}"] = METRICS[name](lists.information, k)
         else:
-            values[f"{name}@{k}"] = METRICS[name](lists.hits, counts[users], k)
+            values[f"{name}@{k}"] = METRICS[name](lists.hits, n_relevant, k)
     covered = {k: metrics.coverage(exposure, k) for k, exposure in lists.exposure.items()}
     return Evaluation(users, values, catalogue, covered)
 
@@ -141,23 +198,59 @@ class _Lists:
     exposure: dict[int, NDArray[np.int64]]
 
 
-def _ranked(
+def _among_rated(
     model: Recommender,
-    history: ResidentInteractions,
+    masked: Iterator[_Scored],
+    tested: ResidentInteractions,
+    users: NDArray[np.int64],
+    wanted: set[tuple[str, int]],
+    config: EvaluationConfig,
+) -> Evaluation:
+    liked = MIDDLE if config.relevant_rating is None else config.relevant_rating
+    columns: list[tuple[NDArray[Any], ...]] = []
+    for start, batch, scores in masked:
+        entries = tested.batch(users[start : start + len(batch)])
+        picked = scores[entries.rows, entries.items]
+        if config.protocol == "dgrm-code":
+            row_means = scores.masked_fill(torch.isinf(scores), MASKED_SCORE).mean(1)
+            passing = picked >= row_means[entries.rows]
+        else:
+            passing = picked >= (liked if model.predicts_ratings else -torch.inf)
+        found = (entries.rows + start, entries.values, picked, passing)
+        columns.append(tuple(column.cpu().numpy() for column in found))
+    rows, ratings, scored, passes = (np.concatenate(column) for column in zip(*columns, strict=True))
+    rated = RatedEntries(rows, ratings, scored, passes, len(users))
+    asked = np.bincount(rated.rows[rated.ratings >= liked], minlength=len(users)) > 0
+    if config.protocol == "dgrm-code":  # who liked nothing counts 0, and an ideal list is full
+        asked[:] = True
+    rng = np.random.default_rng(0x7E)
+    draws = [None] if config.ties == "index" else [rng] * TIE_DRAWS
+    values = {}
+    for name, k in sorted(wanted):
+        total = np.zeros(int(asked.sum()))
+        for draw in draws:
+            hits, n_relevant = (part[asked] for part in hits_among(rated, k, liked, draw))
+            full = config.protocol == "dgrm-code" and name == "ndcg"
+            total += METRICS[name](hits, np.full_like(n_relevant, k) if full else n_relevant.clip(1), k)
+        values[f"{name}@{k}"] = total / len(draws)
+    return Evaluation(users[asked], values, {}, {})
+
+
+def _ranked(
+    masked: Iterator[_Scored],
     relevant: InteractionMatrix,
     users: NDArray[np.int64],
     depth: int,
-    exclude: ResidentInteractions,
     ks: tuple[int, ...],
-    train: ResidentInteractions | None,
+    counted: ResidentInteractions,
 ) -> _Lists:
-    truth, counted = ResidentInteractions(relevant, history.device), train or history
+    truth, device = ResidentInteractions(relevant, counted.device), counted.device
     popularity = torch.bincount(counted.items, minlength=relevant.n_items).clamp_min(1)
     bits = torch.log2(max(1, len(counted.active)) / popularity)
-    exposure = {k: torch.zeros(relevant.n_items, dtype=torch.int64, device=history.device) for k in ks}
+    exposure = {k: torch.zeros(relevant.n_items, dtype=torch.int64, device=device) for k in ks}
     hits = np.zeros((len(users), depth), bool)
     information = np.full((len(users), depth), np.nan, np.float32)
-    for start, batch, scores in _scored(model, history, users, exclude):
+    for start, batch, scores in masked:
         best, items = first_k(scores, depth)
         relevant_here = torch.zeros_like(scores, dtype=torch.bool)
         answers = truth.batch(users[start : start + len(batch)])
@@ -230,10 +323,19 @@ def _ordered_integers(scores: Tensor) -> Tensor:
     return torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
 
 
+def _reported(
+    masked: Iterator[_Scored], users: NDArray[np.int64], tested: ResidentInteractions, report: RatingReport
+) -> Iterator[_Scored]:
+    for start, batch, scores in masked:
+        entries = tested.batch(users[start : start + len(batch)])
+        report.add(scores, entries.rows, entries.items, entries.values)
+        yield start, batch, scores
+
+
 @torch.no_grad()
 def _scored(
     model: Recommender, history: ResidentInteractions, users: NDArray[np.int64], exclude: ResidentInteractions
-) -> Iterator[tuple[int, UserBatch, Tensor]]:
+) -> Iterator[_Scored]:
     was_training = model.training
     model.eval()
     for start in range(0, len(users), _USERS_AT_ONCE):

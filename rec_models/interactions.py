@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 
-# Whose parameters learn from a batch: every group's, the decoder's alone, or all but the decoder's.
-Turn = Literal["all", "encoder", "decoder"]
+# Whose parameters learn from a batch: every group's, the decoder's or critic's alone, or all but theirs.
+Turn = Literal["all", "encoder", "decoder", "generator", "critic"]
 
 # Users times items up to which the items that users left are listed, four bytes each: a look-up is ten times as fast as
 # a search.
@@ -30,7 +30,7 @@ class InteractionMatrix:
     Args:
         indptr: (n_users + 1,) int64; row u owns the entries indptr[u]:indptr[u + 1].
         indices: (nnz,) int32 item indices, ascending inside a row, no duplicates.
-        values: (nnz,) float32; 1.0 for implicit feedback.
+        values: (nnz,) float32; 1.0 for implicit feedback, else ratings.
         n_items: number of columns.
     """
 
@@ -113,6 +113,23 @@ class InteractionMatrix:
 
         return csr_array((np.array(self.values, dtype), np.array(self.indices), np.array(self.indptr)), self.shape)
 
+    def damped_item_means(self, damping: float) -> NDArray[np.float32]:
+        """(n_items,) mean value of each item, begun with `damping` values at the mean of all; 0 of nothing at all."""
+        middle = float(self.values.mean()) if self.nnz else 0.0
+        summed = np.bincount(self.indices, self.values, minlength=self.n_items)
+        return ((summed + damping * middle) / (self.item_counts() + damping)).astype(np.float32)
+
+    def rated_at_least(self, rating: float) -> InteractionMatrix:
+        """The entries of that value and above."""
+        kept = np.asarray(self.values) >= rating
+        before = np.zeros(self.nnz + 1, np.int64)
+        np.cumsum(kept, out=before[1:])
+        return InteractionMatrix(before[self.indptr], self.indices[kept], self.values[kept], self.n_items)
+
+    def as_ones(self) -> InteractionMatrix:
+        """The same entries as implicit feedback."""
+        return replace(self, values=np.ones(self.nnz, np.float32))
+
     def union(self, *others: InteractionMatrix) -> InteractionMatrix:
         """Every pair of this matrix and of the others."""
         users = [np.repeat(np.arange(part.n_users), part.lengths()) for part in (self, *others)]
@@ -167,11 +184,18 @@ class PairBatch:
         users: (pairs,) int64 user indices.
         items: (pairs,) int64 the item each of them took.
         history: everything the users took.
+        entries: (pairs,) int64 position of each of them in the history.
     """
 
     users: torch.Tensor
     items: torch.Tensor
     history: ResidentInteractions
+    entries: torch.Tensor
+
+    @property
+    def values(self) -> torch.Tensor:
+        """(pairs,) float32, ones or ratings."""
+        return self.history.values[self.entries]
 
     def negatives(self, rng: torch.Generator | None, each: int = 1) -> torch.Tensor:
         """(pairs, each) int64 items drawn uniformly, with replacement, from those a pair's user never took."""
@@ -217,7 +241,7 @@ class ResidentInteractions:
         import torch
 
         chosen = torch.from_numpy(np.ascontiguousarray(entries)).to(self.device, non_blocking=True)
-        return PairBatch(self._users[chosen], self.items[chosen], self)
+        return PairBatch(self._users[chosen], self.items[chosen], self, chosen)
 
     @cached_property
     def paired(self) -> NDArray[np.int64]:

@@ -14,6 +14,8 @@ class Protocol:
         ks: cut-offs.
         names: functions of `rec_models.metrics`.
         select_by: the validation metric that picks the weights to keep.
+        among_rated: only the items that a user rated in the tested part are ranked, not the catalogue; a constant does
+            well there.
     """
 
     name: str
@@ -21,6 +23,7 @@ class Protocol:
     ks: tuple[int, ...]
     names: tuple[str, ...]
     select_by: str
+    among_rated: bool = False
 
 
 PROTOCOLS = {
@@ -28,5 +31,7 @@ PROTOCOLS = {
     for protocol in (
         Protocol("dmrec", False, (10, 20), ("recall", "ndcg"), "recall@20"),
         Protocol("strong", True, (20, 50, 100), ("recall", "truncated_recall", "ndcg"), "ndcg@100"),
+        Protocol("dgrm-paper", False, (5,), ("recall", "ndcg"), "ndcg@5", among_rated=True),
+        Protocol("dgrm-code", False, (5,), ("recall", "ndcg"), "ndcg@5", among_rated=True),
     )
 }

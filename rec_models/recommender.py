@@ -21,6 +21,7 @@ class RecommenderConfig(BaseModel):
     Attributes:
         reads_language: whether the model reads semantic matrices as its defaults have it.
         reads_words: whether it reads `ModelInputs.text` as its defaults have it.
+        reads_ratings: whether the values of its interactions are ratings, as its defaults have it; else they are ones.
         scores_new_users: it scores a user from the row it is handed, so that a user it was not trained on gets the
             scores of a trained user with the same row and text. Not so for whoever needs a vector a user.
     """
@@ -30,6 +31,7 @@ class RecommenderConfig(BaseModel):
     paper: ClassVar[str]
     reads_language: ClassVar[bool] = False
     reads_words: ClassVar[bool] = False
+    reads_ratings: ClassVar[bool] = False
     scores_new_users: ClassVar[bool] = True
 
     @property
@@ -42,6 +44,11 @@ class RecommenderConfig(BaseModel):
         """Whether the model reads words of items as it is set here."""
         return self.reads_words
 
+    @property
+    def asks_for_ratings(self) -> bool:
+        """Whether the values of interactions are ratings to the model as it is set here."""
+        return self.reads_ratings
+
     def key(self) -> dict[str, Any]:
         """All settings as plain values, defaults included: what identifies the model beside data and seed."""
         return self.model_dump(mode="json")
@@ -51,27 +58,40 @@ class RecommenderConfig(BaseModel):
         raise NotImplementedError(f"{type(self).__name__}.build")
 
 
+# The group that alone learns in a turn of its name, and rests in the turn of its counterpart.
+_RESTS = {"encoder": "decoder", "decoder": "decoder", "generator": "critic", "critic": "critic"}
+
+
 class ParameterGroup(NamedTuple):
     """Parameters that step together. One Adam over several groups is as many Adams stepping in turn.
 
     Attributes:
-        name: `decoder` for what rests while the other side of a batch's `turn` learns.
+        name: `decoder` or `critic` for what rests while the other side of a batch's `turn` learns.
         learning_rate: None takes `training.learning_rate`; `training.learning_rate_decay` applies to either.
         weight_decay: None takes `training.weight_decay`.
+        betas: Adam's memories of the gradient and of its square.
     """
 
     name: str
     parameters: list[nn.Parameter]
     learning_rate: float | None = None
     weight_decay: float | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
 
     def learns(self, turn: Turn) -> bool:
         """Whether the group steps on a batch of this turn."""
-        return turn == "all" or (self.name == "decoder") == (turn == "decoder")
+        rests = _RESTS.get(turn)
+        return rests is None or (self.name == rests) == (turn == rests)
 
 
 class Recommender(nn.Module):
-    """A model that scores every item for a batch of users."""
+    """A model that scores every item for a batch of users.
+
+    Attributes:
+        predicts_ratings: its scores are on the scale of the ratings it was trained on.
+    """
+
+    predicts_ratings: bool = False
 
     def scores(self, batch: UserBatch) -> Tensor:
         """(batch, n_items) float32, higher is better; history is not masked here. Only called in eval mode."""

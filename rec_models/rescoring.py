@@ -15,9 +15,10 @@ from rec_models.bundle import Bundle
 from rec_models.errors import NothingToEvaluateError
 from rec_models.evaluation import Evaluation, evaluate
 from rec_models.interactions import InteractionMatrix, ResidentInteractions, UserBatch
+from rec_models.measured import ranked
 from rec_models.recommender import Recommender
 from rec_models.settings import parse_evaluation
-from rec_models.training import load_trained, ranked
+from rec_models.training import load_trained
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from rec_models.errors import HistoryError, NoVectorsError, UnknownIdsError
 from rec_models.evaluation import first_k, recommend
 from rec_models.graph import GraphRecommender
 from rec_models.interactions import InteractionMatrix, ResidentInteractions
+from rec_models.measured import all_rows, ranked
 from rec_models.settings import parse_config
-from rec_models.training import load_trained, ranked, resolve_device
+from rec_models.training import load_trained, resolve_device
 
 Scored = list[tuple[str, float]]
 
@@ -64,7 +65,7 @@ class TrainedModel:
             raise TypeError("recommend: name a user_id, or a history of items, one of them")
         if history is None:
             users = self._places([str(user_id)], self._user, "user")
-            items, scores = recommend(self._model, self._known, self._known, k, users)
+            items, scores = recommend(self._model, *self._rows, k, users)
         else:
             one = self._row(history)
             items, scores = recommend(self._model, one, one, k)
@@ -102,11 +103,10 @@ class TrainedModel:
         return str(self.bundle.config["model"]["name"])
 
     @cached_property
-    def _known(self) -> ResidentInteractions:
-        """All that is known of every user: a list is made from it, and never repeats any of it."""
-        return ResidentInteractions(
-            self._inputs.known.union(self.bundle.part("valid"), self.bundle.part("test")), self.device
-        )
+    def _rows(self) -> tuple[ResidentInteractions, ResidentInteractions]:
+        """What the model is shown of every user, all that is known of them, and what no list repeats."""
+        shown, masked = all_rows(self.bundle, self._inputs)
+        return ResidentInteractions(shown, self.device), ResidentInteractions(masked, self.device)
 
     def _row(self, history: Sequence[str]) -> ResidentInteractions:
         config = parse_config(self.bundle.config["model"])

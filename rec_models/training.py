@@ -23,13 +23,12 @@ from rec_models.checkpoints import (
     save_tensors,
     seal,
     verify,
-    write_atomically,
     write_json,
 )
-from rec_models.cold import through_text
 from rec_models.errors import BundleError, ForeignCheckpointError, NotFiniteError, UnknownDeviceError
-from rec_models.evaluation import Evaluation, EvaluationConfig, evaluate
-from rec_models.interactions import PairBatch, ResidentInteractions, UserBatch
+from rec_models.evaluation import EvaluationConfig, evaluate
+from rec_models.interactions import PairBatch, UserBatch
+from rec_models.measured import histories_of, ranked, write_evaluation
 from rec_models.recommender import (
     ClosedFormRecommender,
     GradientRecommender,
@@ -37,7 +36,6 @@ from rec_models.recommender import (
     Recommender,
     RecommenderConfig,
 )
-from rec_models.semantic import ModelInputs
 from rec_models.settings import parse_config, parse_evaluation, parse_training, refuse_protocol
 from rec_models.warm_start import begin_from
 
@@ -103,41 +101,6 @@ def load_trained(bundle: Bundle, device: torch.device) -> Recommender:
     tensors, _ = load_tensors(bundle.checkpoint / "model.safetensors", _belongs_to(bundle))
     model.load_state_dict(tensors)
     return model.to(device).eval()
-
-
-def ranked(model: Recommender, inputs: ModelInputs, cold_items: str) -> Recommender:
-    """The model as it is evaluated or recommends from: cold items scored by the `model` or through their `text`."""
-    return through_text(model, inputs) if cold_items == "text" else model
-
-
-def write_evaluation(
-    bundle: Bundle,
-    model: Recommender,
-    train: ResidentInteractions,
-    known: ResidentInteractions,
-    settings: EvaluationConfig,
-) -> dict[str, Any]:
-    """Evaluates on validation and test, writes `per_user.npz`, returns the means.
-
-    Args:
-        known: the row each user is scored from; `train`, unless users are held out.
-    """
-    found: dict[str, Evaluation] = {
-        part: evaluate(model, known, bundle.part(part), settings, part=part, train=train) for part in ("valid", "test")
-    }
-    arrays = {f"{part}_user_index": result.users for part, result in found.items()}
-    for part, result in found.items():
-        arrays |= {f"{part}/{name}": values.astype(np.float32) for name, values in result.values.items()}
-    write_atomically(bundle.checkpoint / "per_user.npz", lambda temporary: _save_npz(temporary, arrays))
-    return {
-        part: result.means() | {f"coverage@{k}": share for k, share in result.coverage.items()}
-        for part, result in found.items()
-    }
-
-
-def _save_npz(path: Any, arrays: Mapping[str, np.ndarray]) -> None:
-    with path.open("wb") as stream:  # an open file: np.savez would append .npz to a name
-        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
 
 def _belongs_to(bundle: Bundle) -> dict[str, str]:
@@ -214,9 +177,8 @@ class _Run:
         self.ranked = ranked(self.model, inputs, self.evaluation.cold_items)
         self.rng = torch.Generator(self.device).manual_seed(self.seed)
         self.order = np.random.default_rng(self.seed)
-        self.history = ResidentInteractions(inputs.train, self.device)
-        alike = inputs.known is inputs.train
-        self.known = self.history if alike else ResidentInteractions(inputs.known, self.device)
+        self.histories = histories_of(bundle, inputs, self.device)
+        self.history = self.histories.train
         self.train_matrix = inputs.train
         self.valid = bundle.part("valid")
         self.progress = Progress()
@@ -261,10 +223,11 @@ class _Run:
     def _optimiser(self, model: GradientRecommender) -> torch.optim.Adam:
         """One Adam; a group without a learning rate or weight decay of its own takes those of the settings."""
         groups = []
-        for _, parameters, rate, decay in model.parameter_groups():
+        for _, parameters, rate, decay, betas in model.parameter_groups():
             rate = self.training.learning_rate if rate is None else rate
             decay = self.training.weight_decay if decay is None else decay
-            groups.append({"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay})
+            step = {"lr": rate, "initial_lr": rate, "weight_decay": decay, "betas": betas}
+            groups.append({"params": parameters} | step)
         return torch.optim.Adam(groups, fused=True)
 
     def _epoch(self, model: GradientRecommender, optimiser: torch.optim.Optimizer, epoch: int) -> dict[str, Any]:
@@ -307,9 +270,11 @@ class _Run:
     def _validate(self, model: GradientRecommender, epoch: int) -> dict[str, float]:
         began = time.monotonic()
         with self._autocast(), torch.no_grad():
-            found = evaluate(self.ranked, self.known, self.valid, self.evaluation, part="valid", train=self.history)
+            train, known, masked = self.histories
+            told = {"part": "valid", "exclude": masked, "train": train}
+            found = evaluate(self.ranked, known, self.valid, self.evaluation, **told)
             means = found.means()
-            diagnostics = model.eval().diagnostics(self._diagnosed())
+            diagnostics = found.ratings | model.eval().diagnostics(self._diagnosed())
         value = means[self.evaluation.select_by]
         better = value > self.progress.best_value
         if better:
@@ -368,7 +333,7 @@ class _Run:
     def _finish(self, parameters: int) -> dict[str, Any]:
         checkpoint, progress = self.bundle.checkpoint, self.progress
         save_tensors(checkpoint / "model.safetensors", self.model.served().state_dict(), self.belongs_to)
-        measured = write_evaluation(self.bundle, self.ranked, self.history, self.known, self.evaluation)
+        measured = write_evaluation(self.bundle, self.ranked, self.histories, self.evaluation)
         epochs = len(progress.history)
         metrics = (
             self.belongs_to

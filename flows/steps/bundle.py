@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flows.embedding_sets import PROFILES
 from flows.settings import PlainMapping, digest
+from flows.split_errors import MissingRatingsError
 from flows.steps.aspect_vectors import table_of
 from flows.steps.aspects import CHOICE, aspects_of
 from flows.steps.evidence import POOLED
 from flows.steps.modalities import Modality, content_keys, modality, source_of_profiles
-from flows.steps.rows import index_order, positions, strings
-from flows.steps.split import FOLD_IN, PARTS
+from flows.steps.rows import index_order, positions, sequence_hash, strings, values
+from flows.steps.split import FOLD_IN, KNOWN, PARTS
 from flows.steps.words import words_content
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from rec_models import InteractionMatrix, SemanticSource
@@ -34,8 +36,18 @@ def entity_ids(snapshot: Snapshot) -> dict[str, list[str]]:
     }
 
 
-def interaction_parts(snapshot: Snapshot, ids: Mapping[str, list[str]]) -> dict[str, InteractionMatrix]:
-    """train, valid and test as sparse matrices of ones, and fold_in where users are held out."""
+def interaction_parts(
+    snapshot: Snapshot, ids: Mapping[str, list[str]], rated: Collection[str] = (), liked: float | None = None
+) -> dict[str, InteractionMatrix]:
+    """train, valid and test as sparse matrices, and fold_in where users are held out.
+
+    Args:
+        rated: parts whose values are ratings; those of the others are ones.
+        liked: train and fold_in hold only what was rated so and above; all of it is then in `seen`.
+
+    Raises:
+        MissingRatingsError: ratings are asked for and a row has none.
+    """
     from rec_models import InteractionMatrix
 
     splits = snapshot.read("splits")
@@ -43,11 +55,40 @@ def interaction_parts(snapshot: Snapshot, ids: Mapping[str, list[str]]) -> dict[
     items = positions(strings(splits, "item_id"), ids["items"])
     parts = np.array(strings(splits, "part"))
     shape = {"n_users": len(ids["users"]), "n_items": len(ids["items"])}
-    return {
-        part: InteractionMatrix.from_pairs(users[inside], items[inside], None, **shape)
+    ratings = _ratings(snapshot, splits) if rated or liked is not None else None
+
+    hidden = np.zeros(len(parts), bool)
+    if ratings is not None and liked is not None:
+        hidden = np.isin(parts, KNOWN) & (ratings < liked)
+
+    def matrix(inside: np.ndarray, is_rated: bool) -> InteractionMatrix:
+        weights = ratings[inside] if ratings is not None and is_rated else None
+        return InteractionMatrix.from_pairs(users[inside], items[inside], weights, **shape)
+
+    found = {
+        part: matrix(inside & ~hidden, part in rated)
         for part in PARTS
         if (inside := parts == part).any() or part != PARTS[FOLD_IN]
     }
+    return found | ({"seen": matrix(np.isin(parts, KNOWN), False)} if liked is not None else {})
+
+
+def _ratings(snapshot: Snapshot, splits: pa.Table) -> NDArray[np.float32]:
+    """(rows,) the rating of each row of the splits."""
+    rows = snapshot.read("interactions", columns=["user_id", "item_id", "rating"])
+    given = values(rows, "rating").astype(np.float32)
+    if n_missing := int(np.isnan(given).sum()):
+        raise MissingRatingsError(n_missing, len(given))
+    of_pair = dict(zip(zip(strings(rows, "user_id"), strings(rows, "item_id"), strict=True), given, strict=True))
+    pairs = zip(strings(splits, "user_id"), strings(splits, "item_id"), strict=True)
+    return np.fromiter((of_pair[pair] for pair in pairs), np.float32, splits.num_rows)
+
+
+def ratings_content(snapshot: Snapshot) -> str:
+    """Hash of who rated what how."""
+    rows = snapshot.read("interactions", columns=["user_id", "item_id", "rating"])
+    columns = (strings(rows, "user_id"), strings(rows, "item_id"), values(rows, "rating").tolist())
+    return sequence_hash(sorted("\x1f".join(map(str, row)) for row in zip(*columns, strict=True)))
 
 
 def modality_sources(
@@ -187,12 +228,14 @@ def inputs_key(
     aspects: Mapping[str, str],
     modalities: Sequence[str] = (PROFILES,),
     words: PlainMapping | None = None,
+    reads_ratings: bool = False,
 ) -> str:
-    """What a model is trained on, by content: the split, and the vectors, other answers and words that it reads."""
+    """What a model is trained on, by content: the split, and the vectors, answers, words and ratings that are read."""
     ingest = snapshot.stages["ingest"]["summary"]
     facts: list[Any] = [ingest["split_hash"], ingest["items_hash"], ingest["users_hash"]]
     if reads_language:
         facts += [snapshot.stages["embed"]["summary"]["semantic_key"]] if PROFILES in modalities else []
         facts += [dict(content_keys(snapshot, modalities))] if set(modalities) - {PROFILES} else []
     facts += [dict(aspects)] if aspects else []
+    facts += [ratings_content(snapshot)] if reads_ratings else []
     return digest("inputs", *facts, *(words_content(snapshot, words) if words else []))

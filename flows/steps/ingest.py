@@ -36,7 +36,7 @@ _FILTERS = {
 # What a kind of split reads: the settings of the others change nothing.
 _READ_BY = {
     "random": {"shares", "seed"},
-    "given": {"column"},
+    "given": {"column", "valid_share"},
     "users": {"held_out", "target_share", "seed"},
     "last": {"seed"},
     "time": {"shares", "cuts"},
@@ -161,6 +161,8 @@ def split_words(split: SplitSettings, source: SourceSettings) -> str:
         "last": f"last row of each user, seed {split.seed}",
         "time": f"by time {ratio}" if split.cuts is None else "by time from " + " and ".join(map(str, split.cuts)),
     }[split.kind]
+    if split.kind == "given" and split.valid_share:
+        words += f", {split.valid_share:.0%} of each user's training rows as validation, seed {split.seed}"
     if split.unseen_items is not None:
         words += f", items unseen in training {'dropped' if split.drops_unseen else 'kept'}"
     if source.min_item_words is not None:
@@ -197,6 +199,7 @@ def _spec(value: str | None, kind: str) -> str:
 def _split_identity(split: SplitSettings) -> dict[str, Any]:
     """Only what this kind of split reads."""
     used = {"kind", "unseen_items", *_READ_BY[split.kind]} - ({"shares"} if split.cuts else set())
+    used |= {"seed"} if split.kind == "given" and split.valid_share else set()
     return split.model_dump(mode="json", include=used, exclude_none=True)
 
 

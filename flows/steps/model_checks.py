@@ -71,7 +71,7 @@ def settings_key(choices: Sequence[ModelChoice], settings: Settings) -> str:
     training = {name: value for name, value in settings.training.items() if name not in SPEED_ONLY}
     if training.get("precision") == "auto":
         training["precision"] = parsed_settings(settings, {})[0]["precision"]
-    evaluation = settings.evaluation.model_dump(mode="json", exclude={"baselines"})
+    evaluation = settings.evaluation.model_dump(mode="json", exclude={"baselines"}, exclude_none=True)
     first = earlier_choice(choices, settings)
     return digest(list(map(_plain, choices)), training, evaluation, *([_plain(first)] if first else []))
 
@@ -110,7 +110,6 @@ def parsed_settings(settings: Settings, own: PlainMapping) -> tuple[PlainMapping
     training = config.model_dump(mode="json", exclude=set(left_out))
     if config.precision == "auto":
         training["precision"] = config.resolved_precision(resolve_device(config.device))
-    evaluation = settings.evaluation.model_dump(
-        mode="json", include={"protocol", "ks", "names", "select_by", "cold_items"}
-    )
-    return training, parse_evaluation(evaluation).model_dump(mode="json")
+    measured = {"protocol", "ks", "names", "select_by", "cold_items", "relevant_rating", "ties"}
+    evaluation = settings.evaluation.model_dump(mode="json", include=measured, exclude_none=True)
+    return training, parse_evaluation(evaluation).model_dump(mode="json", exclude_none=True)

@@ -46,7 +46,9 @@ def split_rows(interactions: pa.Table, split: SplitSettings) -> tuple[np.ndarray
     elif split.kind == "random":
         parts = random_parts(users, items, shares=split.shares, rng=np.random.default_rng([split.seed, 0x31]))
     elif split.kind == "given":
-        parts = given_parts(interactions, split.column)
+        parts = given_parts(interactions, split.column, split.valid_share)
+        if split.valid_share is not None:
+            drawn_validation(users, parts, split.valid_share, np.random.default_rng([split.seed, 0x7A]))
     elif split.kind == "last":
         parts = last_parts(users, _times_us(interactions, split.kind), rng=np.random.default_rng([split.seed, 0x1A]))
         counts["users_not_evaluated"] = len(np.unique(users)) - len(np.unique(users[parts == TEST]))
@@ -179,8 +181,11 @@ def without_unseen(item_index: np.ndarray, parts: np.ndarray) -> np.ndarray:
     return np.where(seen[item_index], parts, np.int8(LEFT_OUT))
 
 
-def given_parts(interactions: pa.Table, column: str) -> np.ndarray:
+def given_parts(interactions: pa.Table, column: str, valid_share: float | None = None) -> np.ndarray:
     """int8 part of each interaction as a column of the source says it; `fold_in` is of users who are held out.
+
+    Args:
+        valid_share: validation is yet to be drawn from training; the column must not name any.
 
     Raises:
         SplitColumnError: the column is missing, holds other words, names no training, validation or test row, or folds
@@ -196,12 +201,24 @@ def given_parts(interactions: pa.Table, column: str) -> np.ndarray:
         raise SplitColumnError(column, got[:10], f"{unknown[0]!r} is no part")
     codes = {value: _SPELLINGS[value.strip().lower()] for value in got}
     parts = np.fromiter((codes[str(value)] for value in spoken), np.int8, len(spoken))
-    missing = [name for code, name in enumerate(PARTS[:FOLD_IN]) if not (parts == code).any()]
+    if valid_share is not None and (parts == VALID).any():
+        raise SplitColumnError(column, got, "it names validation rows; leave `split.valid_share` out")
+    wanted = [code for code in range(FOLD_IN) if code != VALID or valid_share is None]
+    missing = [PARTS[code] for code in wanted if not (parts == code).any()]
     if missing:
         raise SplitColumnError(column, got, f"no row is in the {missing[0]} part")
     if (parts == FOLD_IN).any():
         _refuse_half_held_out(strings(interactions, "user_id"), parts, column, got)
     return parts
+
+
+def drawn_validation(user_index: np.ndarray, parts: np.ndarray, share: float, rng: np.random.Generator) -> None:
+    """Turns a share of each user's training rows, rounded down, into validation rows, in place."""
+    train = np.flatnonzero(parts == TRAIN)
+    order = train[np.lexsort((rng.random(len(train)), user_index[train]))]
+    owners = user_index[order]
+    places = np.arange(len(order)) - np.searchsorted(owners, owners)
+    parts[order[places < np.floor(np.bincount(owners)[owners] * share)]] = VALID
 
 
 def _refuse_half_held_out(user_ids: Sequence[str], parts: np.ndarray, column: str, got: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ from flows.steps.guard import refuse_leaks, refuse_leaks_of_answers, refuse_thin
 from flows.steps.modalities import content_keys, modalities_of, others_of
 from flows.steps.model_checks import parsed_settings, refuse_protocol, settings_key, words_of
 from flows.steps.rows import records
+from flows.steps.split import PARTS
 from flows.steps.training_process import OnEvent, place_of_work, run_rec_models
 from flows.steps.verified import verified_metrics
 from flows.steps.words import word_source
@@ -47,6 +48,7 @@ class PlannedModel:
         built_on: id of the model whose item vectors this one's item clusters are made of, or None.
         needed_by: labels of the models that are built on this one, in words.
         words: [words] as the model's words of items are counted; empty for a model that reads none.
+        rated: parts of the interactions whose values are ratings.
     """
 
     label: str
@@ -61,6 +63,7 @@ class PlannedModel:
     built_on: str | None = None
     needed_by: str = ""
     words: PlainMapping = field(default_factory=dict)
+    rated: Sequence[str] = ()
 
     @property
     def reads_profiles(self) -> bool:
@@ -168,7 +171,7 @@ def _planned(
     settings: Settings,
     below: PlannedModel | None = None,
 ) -> PlannedModel:
-    from rec_models import parse_config
+    from rec_models import parse_config, parse_evaluation
 
     training, evaluation = parsed_settings(settings, choice.training)
     config = parse_config(choice.mapping)
@@ -176,11 +179,13 @@ def _planned(
     built_on = below.model_id if below is not None and clusters_of(mapping) > 1 else None
     words = words_of(choice, settings).model_dump(mode="json") if config.asks_for_words else {}
     answers = answered_aspects(snapshot, choice.name)
-    inputs = inputs_key(snapshot, config.asks_for_language, answers, modalities_of(mapping), words)
+    rated = () if not parse_evaluation(evaluation).reads_ratings else ("valid", "test")
+    rated = PARTS if config.asks_for_ratings else rated
+    inputs = inputs_key(snapshot, config.asks_for_language, answers, modalities_of(mapping), words, bool(rated))
     facts = [inputs, mapping, training, evaluation, seed]
     model_id = digest("model", VERSION, *facts, *([built_on] if built_on else []))[:16]
     named = (choice.label, choice.role, choice.name, seed, model_id, config.asks_for_language)
-    return PlannedModel(*named, mapping, training, evaluation, built_on, words=words)
+    return PlannedModel(*named, mapping, training, evaluation, built_on, words=words, rated=rated)
 
 
 def train_model(
@@ -251,7 +256,7 @@ def _prepare_bundle(workspace: Workspace, snapshot: Snapshot, model: PlannedMode
         clusters = item_clusters_of(workspace, model.built_on, clusters_of(model.config), model.seed, model.label)
     write_bundle(
         partial,
-        parts=interaction_parts(snapshot, ids),
+        parts=interaction_parts(snapshot, ids, model.rated, _liked(model)),
         semantic=_semantic(workspace.warehouse, snapshot, ids, model),
         user_ids=ids["users"],
         item_ids=ids["items"],
@@ -287,6 +292,11 @@ def _earlier(warehouse: Warehouse, model: PlannedModel) -> Path | None:
             verified_metrics(folder, row["model_id"])
             return folder
     return None
+
+
+def _liked(model: PlannedModel) -> float | None:
+    """What a rating must be for a model that reads none to learn from it: what it must be to be found."""
+    return None if PARTS[0] in model.rated else model.evaluation.get("relevant_rating")
 
 
 def _words(
@@ -326,7 +336,9 @@ def _follow(workspace: Workspace, model: PlannedModel, tells_test: bool) -> OnEv
             workspace.progress.advance(label, event["epochs"], event["epochs"], f"best epoch {event['best_epoch']}")
         elif event["event"] == "test" and tells_test:
             figures = ", ".join(
-                f"{name} {value:.4f}" for name, value in event["metrics"].items() if isinstance(value, float)
+                f"{name} {value:.4f}"
+                for name, value in event["metrics"].items()
+                if isinstance(value, float) and ("@" in name or name == "rmse")
             )
             workspace.progress.note(f"{label}: test {figures}")
 

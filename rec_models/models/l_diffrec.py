@@ -9,8 +9,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from rec_models.blocks import SparseLinear, dropout_entries, dropped, scores_of_all, xavier_normal_
-from rec_models.diffusion import NoiseSchedule, StepSampler, sinusoidal
+from rec_models.blocks import SparseLinear, dropout_entries, scores_of_all, xavier_normal_
+from rec_models.diffusion import Denoiser, NoiseSchedule, StepSampler
 from rec_models.errors import ItemClustersError, ModelSettingsError
 from rec_models.gaussians import DiagonalGaussian
 from rec_models.interactions import UserBatch
@@ -126,31 +126,6 @@ class Compression(nn.Module):
         return torch.cat([mean for mean, _ in halves] + [log_variance for _, log_variance in halves], 1)
 
 
-class Denoiser(nn.Module):
-    """(batch, latent) the clean latent that a noised one comes from.
-
-    Source: DiffRec, section 3.1.4 and the code's DNN.
-    Deviations: Xavier-normal weights and zero biases, as the autoencoder has them.
-    """
-
-    def __init__(self, config: LDiffRecConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.time = nn.Linear(config.time_dim, config.time_dim)
-        self.hidden = nn.Linear(config.latent_dim + config.time_dim, config.denoiser_hidden_dim)
-        self.out = nn.Linear(config.denoiser_hidden_dim, config.latent_dim)
-        for layer in (self.time, self.hidden, self.out):
-            xavier_normal_(layer.weight, layer.bias)
-
-    def forward(self, noised: Tensor, step: Tensor, rng: torch.Generator | None) -> Tensor:
-        """Drops inputs when there is an `rng`."""
-        if rng is not None:
-            noised = dropped(noised, self.config.denoiser_dropout, rng)
-        time = self.time(sinusoidal(step, self.config.time_dim))
-        clean = self.out(torch.tanh(self.hidden(torch.cat([noised, time], 1))))
-        return clean if noised.dtype == clean.dtype else clean.to(noised.dtype)
-
-
 class LDiffRec(VariationalRecommender):
     """L-DiffRec.
 
@@ -171,7 +146,8 @@ class LDiffRec(VariationalRecommender):
         self.encoder = Compression(clusters, config.latent_dim)
         self.decoder = nn.Linear(config.latent_dim, len(clusters))
         xavier_normal_(self.decoder.weight, self.decoder.bias)
-        self.denoiser = Denoiser(config)
+        hidden, time, dropout = config.denoiser_hidden_dim, config.time_dim, config.denoiser_dropout
+        self.denoiser = Denoiser(config.latent_dim, hidden, time, dropout)
         self.schedule = NoiseSchedule(config.steps, config.noise_scale, config.noise_min, config.noise_max)
         self.sampler = StepSampler(config.steps)
         # Epochs are counted here because the decay of the diffusion loss is written in epochs, not in steps.

@@ -1,8 +1,11 @@
 """What every model of the catalogue must do. A model is tested from the moment it is named in the union.
 
 The checkerboard world: even users like even items and odd users odd ones; every user's own item (the diagonal) is held
-out, so the right answer for user i is item i. Item vectors say which colour an item has.
+out, so the right answer for user i is item i. Item vectors say which colour an item has. A model of ratings is told
+that users rate items of their colour 5 and the others 1, one of which is held out beside the diagonal.
 """
+
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from rec_models.models import CONFIGS
 from rec_models.recommender import ClosedFormRecommender, GradientRecommender
 from rec_models.semantic import ModelInputs, SemanticMatrix, pooled_users
 from rec_models.text_features import TextFeatures
+from rec_models.training import _let_learn
 
 N = 12
 SMALL = {
@@ -47,9 +51,16 @@ SMALL = {
     "freedom": {"dim": 8, "neighbours": 3, "prune_share": 0.2},
     "bm3": {"dim": 8},
     "recgoat": {"dim": 8, "heads": 2, "neighbours": 2},
+    "mf": {"dim": 2},
+    "ncf": {"dim": 4, "hidden_dims": [8]},
+    "auto_rec": {"hidden_dim": 12, "dropout": 0.2},
+    "diffrec": {"hidden_dim": 16, "dropout": 0.1},
+    "cfgan": {"hidden_dims": [16], "critic_hidden_dims": [8], "zero_share": 0.1},
+    "dgrm": {"hidden_dims": [16], "critic_hidden_dims": [8], "noise_dim": 4, "samples": 2}
+    | {"reconstruction_weight": 5.0},
 }
 # Popularity cannot know a user's colour, and random does not want to; every other model must.
-IMPERSONAL = {"popularity", "random"}
+IMPERSONAL = {"popularity", "random", "constant", "item_mean"}
 # Who serves a user it never met, though not as it serves a twin it knows: by chance, or without the vector of the user.
 SERVED_OTHERWISE = {"random", "cdae"}
 
@@ -64,6 +75,13 @@ def checkerboard():
     pairs = [(u, i) for u in range(N) for i in range(N) if u % 2 == i % 2 and u != i]
     users, items = zip(*pairs, strict=True)
     return InteractionMatrix.from_pairs(users, items, None, n_users=N, n_items=N)
+
+
+def rated_checkerboard():
+    pairs = [(u, i) for u in range(N) for i in range(N) if u != i and (u + 3) % N != i]
+    users, items = np.array(pairs).T
+    ratings = np.where(users % 2 == items % 2, 5.0, 1.0)
+    return InteractionMatrix.from_pairs(users, items, ratings, n_users=N, n_items=N)
 
 
 def inputs_of(train, seed=0):
@@ -103,24 +121,39 @@ def trained(kind, inputs, steps=400):
     if isinstance(model, ClosedFormRecommender):
         model.fit(inputs.train)
         return model.eval()
-    batch = whole(model, inputs)
+    epoch = model.batches(ResidentInteractions(inputs.train), np.random.default_rng(0), inputs.n_users)
+    first, *rest = epoch
+    sides = [first, *(batch for batch in rest if getattr(batch, "turn", "all") in ("generator", "critic"))]
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
     rng = torch.Generator().manual_seed(inputs.seed)
     for step in range(steps):
+        batch = sides[step % len(sides)]
+        if len(sides) > 1:
+            _let_learn(model.parameter_groups(), batch)
         optimiser.zero_grad()
         sum(model.loss(batch, rng, step).values()).backward()
         optimiser.step()
     return model.eval()
 
 
-@pytest.fixture(scope="module")
-def world():
-    return inputs_of(checkerboard())
+@cache
+def world_of(rated):
+    return inputs_of(rated_checkerboard() if rated else checkerboard())
 
 
-@pytest.fixture(scope="module")
-def models(world):
-    return {kind: trained(kind, world) for kind in CONFIGS}
+@pytest.fixture
+def world(kind):
+    return world_of(kind(**SMALL.get(name_of(kind), {})).asks_for_ratings)
+
+
+@cache
+def trained_in_its_world(kind):
+    return trained(kind, world_of(kind(**SMALL.get(name_of(kind), {})).asks_for_ratings))
+
+
+@pytest.fixture
+def models(kind):
+    return {kind: trained_in_its_world(kind)}
 
 
 @by_model
@@ -223,9 +256,10 @@ def test_who_says_so_scores_a_held_out_user_as_the_trained_user_with_the_same_ro
     """Users 0 and 1 have twins of whom training sees nothing; who keeps a vector a user cannot tell they are twins."""
     users = np.repeat(np.arange(N), world.train.lengths())
     shape = {"n_users": N + 2, "n_items": N}
-    train = InteractionMatrix.from_pairs(users, world.train.indices, None, **shape)
+    values = world.train.values
+    train = InteractionMatrix.from_pairs(users, world.train.indices, values, **shape)
     twins = users < 2
-    fold_in = InteractionMatrix.from_pairs(users[twins] + N, world.train.indices[twins], None, **shape)
+    fold_in = InteractionMatrix.from_pairs(users[twins] + N, world.train.indices[twins], values[twins], **shape)
     items = world.semantic["items"]
     pooled = {"items": items, "users": pooled_users(items, train.union(fold_in))}
     held_out = ModelInputs(train, pooled, world.seed, text=world.text, fold_in=fold_in)

@@ -1,0 +1,88 @@
+"""A generator against a critic: what either descends, and what keeps a critic's slope near one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Activation = Literal["leaky_relu", "relu", "sigmoid", "tanh"]
+Game = Literal["wasserstein", "kl"]
+
+Judge = Callable[[Tensor], Tensor]
+
+
+def layers_of(dims: Sequence[int], activation: Activation) -> nn.Sequential:
+    """Linear layers of these widths with an activation between them; the last one ends linear."""
+    kinds = {"leaky_relu": lambda: nn.LeakyReLU(0.2), "relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
+    parts: list[nn.Module] = []
+    for n_in, n_out in pairwise(dims):
+        parts += [*([kinds[activation]()] if parts else []), nn.Linear(n_in, n_out)]
+    return nn.Sequential(*parts)
+
+
+def critic_loss(real: Tensor, made: Tensor, game: Game) -> Tensor:
+    """() what the critic descends, from its (batch,) values of true and of made samples.
+
+    Source: Arjovsky et al. 2017, equation 2, negated; for `kl` Goodfellow et al. 2014, equation 1, on logits.
+    Deviations: DGRM writes both sides of the Wasserstein game with the other sign, which is the same game.
+    """
+    if game == "wasserstein":
+        return made.mean() - real.mean()
+    return F.softplus(-real).mean() + F.softplus(made).mean()
+
+
+def generator_loss(made: Tensor, game: Game) -> Tensor:
+    """() what the generator descends; of the `kl` game the form whose gradient does not vanish where the critic wins.
+
+    Source: as `critic_loss`.
+    Deviations: none.
+    """
+    return -made.mean() if game == "wasserstein" else F.softplus(-made).mean()
+
+
+def slopes(judge: Judge, at: Tensor) -> Tensor:
+    """(batch,) Euclidean norm of the judge's gradient at each sample, itself to be differentiated."""
+    with torch.enable_grad():
+        at = at.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(judge(at).sum(), at, create_graph=True)
+    return gradient.square().sum(1).clamp_min(1e-12).sqrt()
+
+
+def between_samples(real: Tensor, made: Tensor, rng: torch.Generator | None) -> Tensor:
+    """(batch, width) a point on the line between the two samples of each row, drawn uniformly."""
+    share = torch.rand(len(real), 1, generator=rng, device=real.device, dtype=real.dtype)
+    return share * real + (1 - share) * made
+
+
+def gradient_penalty(judge: Judge, real: Tensor, made: Tensor, rng: torch.Generator | None) -> Tensor:
+    """() mean squared distance of the slope from 1 between true and made samples.
+
+    Source: Gulrajani et al. 2017, equation 3.
+    Deviations: none. Only the sample is differentiated by, never what the judge is told beside it.
+    """
+    return (slopes(judge, between_samples(real, made, rng)) - 1).square().mean()
+
+
+def flat_penalty(judge: Judge, real: Tensor) -> Tensor:
+    """() half the mean squared slope at true samples.
+
+    Source: Mescheder et al. 2018, R1.
+    Deviations: none.
+    """
+    return 0.5 * slopes(judge, real).square().mean()
+
+
+@torch.no_grad()
+def clip_weights(module: nn.Module, limit: float) -> None:
+    """Cuts every weight to -limit..limit.
+
+    Source: Arjovsky et al. 2017, algorithm 1.
+    Deviations: none.
+    """
+    for weight in module.parameters():
+        weight.clamp_(-limit, limit)

@@ -1,0 +1,398 @@
+"""DGRM: a generator conditioned on noised ratings, and a critic that compares what lies one step before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any, ClassVar, Literal, cast
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from rec_models.adversarial import (
+    Activation,
+    Game,
+    between_samples,
+    clip_weights,
+    critic_loss,
+    flat_penalty,
+    generator_loss,
+    gradient_penalty,
+    layers_of,
+    slopes,
+)
+from rec_models.blocks import dense_rows
+from rec_models.diffusion import Between, NoiseSchedule, sinusoidal
+from rec_models.errors import DivergedError
+from rec_models.interactions import PairBatch, ResidentInteractions, UserBatch
+from rec_models.rating_condition import Attended, Condition, InWords
+from rec_models.recommender import GradientRecommender, ParameterGroup, RecommenderConfig
+from rec_models.semantic import Language, ModelInputs, language_of
+
+# What the authors' code does where the paper is silent or says otherwise. Its six noise levels begin at 1e-5, which is
+# the clean row, so five steps are left.
+_OFFICIAL: dict[str, Any] = {
+    "rating_scale": "raw",
+    "noise_scale": 1.0,
+    "noise_min": 0.2,
+    "noise_max": 1.0,
+    "pair": "same_noise",
+    "noise_dim": None,
+    "hidden_dims": (256, 256, 256),
+    "critic_hidden_dims": (256,),
+    "activation": "relu",
+    "output": "linear",
+    "critic": "frozen",
+    "lipschitz": "flat",
+    "penalty_weight": 0.01,
+    "critic_steps": 4,
+    "turns": "epochs",
+    "learning_rate": 1e-4,
+    "critic_learning_rate": 2e-4,
+    "betas": (0.9, 0.999),
+    "weight_decay": 1e-2,
+}
+# Users predicted for at once, and users' batches whose game a validation pass looks into.
+_USERS_AT_ONCE = 256
+_BATCHES_DIAGNOSED = 4
+
+
+class DGRMConfig(RecommenderConfig):
+    """Settings of DGRM; the paper's batches are small (`training.batch_size` 64).
+
+    Attributes:
+        profile: whose defaults hold for what is not said: `paper`, or `official_code`, whose critic never learns.
+        rating_scale: `unit` divides ratings by the highest one.
+        steps, noise_scale, noise_min, noise_max: added variance runs from scale * min to scale * max; 0 adds none.
+        pair: `joint` noises both rows of a pair along one path; `same_noise` is the authors' code.
+        noise_by_activity: the added variance of a user is that times (ratings / most ratings) to this power.
+        train_step: the only step trained on, 1..steps; None draws every step.
+        noise_dim: width of the generator's own noise; None is one number an item.
+        hidden_dims, critic_hidden_dims, activation, output, time_dim: of the two networks.
+        critic: `learned`, `frozen` as it began, or `off`: the reconstruction alone.
+        game: `wasserstein`, or `kl` for DGRM-KL, an ordinary adversary.
+        critic_condition: show the critic the noised row beside the one it judges.
+        lipschitz, penalty_weight, clip: what bounds the critic's slope; `flat` is R1. DGRM-KL needs none.
+        generator_steps, critic_steps, turns: how many steps of each a batch, or passes of each an epoch.
+        reconstruction_weight, reconstruction: squared error at rated items, summed or averaged over a user's items.
+        prediction_steps: denoising steps that a prediction takes, 0..steps; 0 is the generator's row from the noised.
+        x0_per_step: whether each of them asks the generator anew, or the first one only.
+        pred_mode: `x0` is the generator's last row, `posterior` what the steps end in, of which an unseen item keeps a
+            fraction only, `posterior_rescaled` is divided by that fraction.
+        samples: predictions from different noise that are averaged; `sampling_noise` adds noise in every step.
+        attention_dim: width of a condition made by attention over the user's items; 0 is none.
+        language, language_dim: a condition made of profiles of users and items, and its width.
+        learning_rate, critic_learning_rate, betas, weight_decay: null takes those of `training`.
+        divergence_limit: size of the critic's gap at which training stops with an error.
+    """
+
+    paper: ClassVar[str] = "DGRM: Diffusion-Generative Recommender Model (diffusion-conditioned Wasserstein GAN)"
+    reads_ratings: ClassVar[bool] = True
+
+    name: Literal["dgrm"] = "dgrm"
+    profile: Literal["paper", "official_code"] = "paper"
+    rating_scale: Literal["unit", "raw"] = "unit"
+    steps: int = Field(default=5, ge=1)
+    noise_scale: float = Field(default=0.01, ge=0, le=1)
+    noise_min: float = Field(default=1e-3, gt=0, le=1)
+    noise_max: float = Field(default=0.1, gt=0, le=1)
+    pair: Literal["joint", "same_noise"] = "joint"
+    noise_by_activity: float = Field(default=0.0, ge=0)
+    train_step: int | None = Field(default=None, ge=1)
+    noise_dim: int | None = Field(default=64, ge=1)
+    hidden_dims: tuple[int, ...] = Field(default=(400, 400), min_length=1)
+    critic_hidden_dims: tuple[int, ...] = Field(default=(256, 128), min_length=1)
+    activation: Activation = "leaky_relu"
+    output: Literal["sigmoid", "linear"] = "sigmoid"
+    time_dim: int = Field(default=10, ge=2)
+    critic: Literal["learned", "frozen", "off"] = "learned"
+    game: Game = "wasserstein"
+    critic_condition: bool = True
+    lipschitz: Literal["gradient_penalty", "clipping", "flat", "none"] = "gradient_penalty"
+    penalty_weight: float = Field(default=10.0, ge=0)
+    clip: float = Field(default=0.01, gt=0)
+    generator_steps: int = Field(default=2, ge=1)
+    critic_steps: int = Field(default=1, ge=1)
+    turns: Literal["batches", "epochs"] = "batches"
+    reconstruction_weight: float = Field(default=0.1, ge=0)
+    reconstruction: Literal["sum", "mean_rated"] = "sum"
+    prediction_steps: int = Field(default=1, ge=0)
+    x0_per_step: Literal["once", "each"] = "each"
+    pred_mode: Literal["x0", "posterior", "posterior_rescaled"] = "x0"
+    samples: int = Field(default=8, ge=1)
+    sampling_noise: bool = True
+    attention_dim: int = Field(default=0, ge=0)
+    language: Literal["none"] | Language = "none"
+    language_dim: int = Field(default=32, ge=1)
+    learning_rate: float | None = Field(default=1e-3, gt=0)
+    critic_learning_rate: float | None = Field(default=1e-3, gt=0)
+    betas: tuple[float, float] = (0.5, 0.9)
+    weight_decay: float | None = Field(default=0.0, ge=0)
+    divergence_limit: float = Field(default=1e4, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_profile_has_it(cls, said: Any) -> Any:
+        if isinstance(said, dict) and said.get("profile") == "official_code":
+            return _OFFICIAL | said
+        return said
+
+    @model_validator(mode="after")
+    def _fits(self) -> DGRMConfig:
+        if self.steps > 1 and self.noise_min >= self.noise_max:
+            raise ValueError(f"`noise_min` {self.noise_min} must be below `noise_max` {self.noise_max}")
+        for option in ("prediction_steps", "train_step"):
+            if (getattr(self, option) or 0) > self.steps:
+                raise ValueError(f"`{option}` {getattr(self, option)} is more than `steps` {self.steps}")
+        return self
+
+    @property
+    def asks_for_language(self) -> bool:
+        """Only with a condition in words."""
+        return self.language != "none"
+
+    def build(self, inputs: ModelInputs) -> DGRM:
+        """The untrained model."""
+        return DGRM(self, inputs)
+
+
+class AtStep(nn.Module):
+    """A network of rows, of a step, and of what else it is told."""
+
+    def __init__(self, n_in: int, time_dim: int, hidden: tuple[int, ...], n_out: int, activation: Activation) -> None:
+        super().__init__()
+        self.time_dim = time_dim
+        self.time = nn.Linear(time_dim, time_dim)
+        self.layers = layers_of((n_in + time_dim, *hidden, n_out), activation)
+
+    def forward(self, told: list[Tensor], step: Tensor) -> Tensor:
+        """(batch, n_out) of the parts told, beside each other, and of the step (batch,)."""
+        return self.layers(torch.cat([*told, self.time(sinusoidal(step + 1, self.time_dim))], 1))
+
+
+class DGRM(GradientRecommender):
+    """DGRM.
+
+    Source: the paper's sections 3.1-3.4 and equations 16-25; the authors' code for the profile `official_code`.
+    Deviations: the posterior's mean and deviation are the exact ones; the paper's print differs. Both rows of a pair
+    lie on one path of noise. The paper does not say what bounds the critic: a gradient penalty by default. It does
+    not say what the networks are: multilayer perceptrons without batch normalisation. Predictions are the generator's
+    rows by default, since after T' steps an unseen item keeps about T'/T of its rating and no threshold on ratings
+    can be met; they are the mean of 8 draws whose noise is the same for every user and every call. A generator's turn
+    comes before the critic's. Of the authors' code, `official_code` leaves out the random step that a prediction
+    begins from, the mask in its first step and the selection on test; with `critic` learned it is what that code
+    means to be.
+    """
+
+    predicts_ratings = True
+
+    def __init__(self, config: DGRMConfig, inputs: ModelInputs) -> None:
+        super().__init__()
+        self.config, n_items = config, inputs.n_items
+        values, lengths = inputs.known.values, inputs.known.lengths()
+        highest = float(values.max()) if len(values) else 1.0
+        self.top = highest if config.rating_scale == "unit" else 1.0
+        self.highest = highest / self.top
+        self.most = max(1, int(lengths.max(initial=0)))
+        low = config.noise_min if config.steps > 1 else config.noise_max
+        self.schedule = NoiseSchedule(config.steps, config.noise_scale, low, config.noise_max)
+        self.noise_dim = n_items if config.noise_dim is None else config.noise_dim
+        self.condition = _condition(config, inputs)
+        told = self.condition.width
+        n_in = n_items + self.noise_dim + told
+        self.generator = AtStep(n_in, config.time_dim, config.hidden_dims, n_items, config.activation)
+        n_judged = n_items * (2 if config.critic_condition else 1) + told
+        critic = AtStep(n_judged, config.time_dim, config.critic_hidden_dims, 1, config.activation)
+        self.critic = None if config.critic == "off" else critic
+
+    def batches(
+        self, history: ResidentInteractions, order: np.random.Generator, size: int
+    ) -> Iterator[UserBatch | PairBatch]:
+        """An epoch in turns: of every batch, or of whole passes."""
+        config = self.config
+        n_critic = config.critic_steps if config.critic == "learned" else 0
+        turns = ["generator"] * config.generator_steps + ["critic"] * n_critic
+        if config.turns == "batches":
+            for batch in super().batches(history, order, size):
+                yield from (replace(cast(UserBatch, batch), turn=turn) for turn in turns)
+            return
+        for turn in turns:
+            for batch in super().batches(history, order, size):
+                yield replace(cast(UserBatch, batch), turn=turn)
+
+    def loss(self, batch: UserBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
+        """In a critic's turn its gap and penalty, else the error at rated items and the critic's verdict."""
+        told = self.condition(batch)
+        if batch.turn == "critic":
+            return self._critic_terms(batch, told.detach(), rng)
+        start, rated = self._rows(batch)
+        made, pair = self._made(batch, start, told, rng)
+        errors = ((made - start) * rated).square().sum(1)
+        if self.config.reconstruction == "mean_rated":
+            errors = errors / batch.lengths.clamp_min(1)
+        terms = {"reconstruction": self.config.reconstruction_weight * errors.mean()}
+        if self.critic is None:
+            return terms
+        fake = self._before(made * rated, pair, rng)
+        return terms | {"adversarial": generator_loss(self._judged(fake, pair, told), self.config.game)}
+
+    def _critic_terms(self, batch: UserBatch, told: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        assert self.critic is not None
+        config = self.config
+        if config.lipschitz == "clipping":  # what the last step grew beyond the limit
+            clip_weights(self.critic, config.clip)
+        real, fake, pair = self._compared(batch, told, rng)
+        gap = critic_loss(self._judged(real, pair, told), self._judged(fake, pair, told), config.game)
+        if config.game == "kl" and config.lipschitz == "gradient_penalty":  # an ordinary adversary has none
+            return {"critic": gap}
+        if config.lipschitz == "gradient_penalty":
+            penalty = gradient_penalty(lambda x: self._judged(x, pair, told), real, fake, rng)
+        elif config.lipschitz == "flat":
+            penalty = flat_penalty(lambda x: self._judged(x, pair, told), real)
+        else:
+            return {"critic": gap}
+        return {"critic": gap, "penalty": config.penalty_weight * penalty}
+
+    @torch.no_grad()
+    def _compared(self, batch: UserBatch, told: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, _Pair]:
+        """The true row of the step before, the one the generator leads to, and their pair."""
+        start, rated = self._rows(batch)
+        made, pair = self._made(batch, start, told, rng)
+        return pair.previous, self._before(made * rated, pair, rng), pair
+
+    def _rows(self, batch: UserBatch) -> tuple[Tensor, Tensor]:
+        """(batch, n_items) the scaled ratings, and ones where there are any."""
+        rows = dense_rows(batch.with_values(batch.values / self.top))
+        return rows, dense_rows(batch.with_values(torch.ones_like(batch.values)))
+
+    def _made(self, batch: UserBatch, start: Tensor, told: Tensor, rng: torch.Generator) -> tuple[Tensor, _Pair]:
+        """The generator's rows, not masked, from rows noised up to a drawn step."""
+        config, n = self.config, len(batch)
+        at = torch.randint(config.steps, (n,), generator=rng, device=start.device)
+        if config.train_step is not None:
+            at = torch.full_like(at, config.train_step - 1)
+        between = self.schedule.between(at, self._shares(batch), start.dtype)
+        first = _normal(start.shape, rng, start)
+        if config.pair == "same_noise":
+            previous, current = between.same_noise(start, first)
+        else:
+            previous, current = between.pair(start, (first, _normal(start.shape, rng, start)))
+        made = self._generated(current, _normal((n, self.noise_dim), rng, start), at, told)
+        return made, _Pair(at, between, previous, current)
+
+    def _shares(self, batch: UserBatch) -> Tensor:
+        """(batch,) float64 of the schedule's variance that a user's row is given."""
+        active = (batch.lengths.double() / self.most).clamp_max(1.0)
+        return active**self.config.noise_by_activity
+
+    def _generated(self, current: Tensor, noise: Tensor, at: Tensor, told: Tensor) -> Tensor:
+        rows = self.generator([current, noise, told], at)
+        return torch.sigmoid(rows) * self.highest if self.config.output == "sigmoid" else rows
+
+    def _before(self, clean: Tensor, pair: _Pair, rng: torch.Generator) -> Tensor:
+        return pair.between.previous(clean, pair.current, _normal(clean.shape, rng, clean))
+
+    def _judged(self, rows: Tensor, pair: _Pair, told: Tensor) -> Tensor:
+        """(batch,) the critic's values."""
+        assert self.critic is not None
+        beside = [pair.current] if self.config.critic_condition else []
+        return self.critic([rows, *beside, told], pair.at).squeeze(1)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The generator with its condition, and the critic, which learn in turns."""
+        config, betas, decay = self.config, self.config.betas, self.config.weight_decay
+        own = [*self.generator.parameters(), *self.condition.parameters()]
+        groups = [ParameterGroup("generator", own, config.learning_rate, decay, betas)]
+        if self.critic is not None:
+            judge = list(self.critic.parameters())
+            groups.append(ParameterGroup("critic", judge, config.critic_learning_rate, decay, betas))
+        return groups
+
+    def diagnostics(self, batches: Iterable[UserBatch]) -> dict[str, float]:
+        """How far apart the critic holds true and made rows, and its mean slope between them.
+
+        Raises:
+            DivergedError: the gap is beyond `divergence_limit`.
+        """
+        if self.critic is None:
+            return {}
+        found = []
+        for batch in islice(batches, _BATCHES_DIAGNOSED):
+            rng = torch.Generator(batch.values.device).manual_seed(0)
+            told = self.condition(batch)
+            real, fake, pair = self._compared(batch, told, rng)
+            gap = (self._judged(real, pair, told) - self._judged(fake, pair, told)).mean()
+            slope = slopes(lambda x, p=pair, c=told: self._judged(x, p, c), between_samples(real, fake, rng)).mean()
+            found.append((float(gap.detach()), float(slope.detach())))
+        gap, slope = np.mean(found, axis=0).tolist()
+        if not abs(gap) <= self.config.divergence_limit:
+            raise DivergedError(self.config.name, "the critic's gap", gap, self.config.divergence_limit)
+        return {"critic_gap": gap, "critic_slope": slope}
+
+    def scores(self, batch: UserBatch) -> Tensor:
+        """(batch, n_items) predicted ratings, the mean over the draws; memory is that of 256 users' rows."""
+        config, n_items = self.config, batch.n_items
+        rng = torch.Generator().manual_seed(0x66)  # on the host: the same noise on every device
+        shape = (config.samples, config.steps + 1, n_items)  # the same noise whatever T' is
+        noises = torch.randn(shape, generator=rng).to(batch.values)
+        own = torch.randn((*shape[:2], self.noise_dim), generator=rng).to(batch.values)
+        out = batch.values.new_empty(len(batch), n_items)
+        told, shares = self.condition(batch), self._shares(batch)
+        start = dense_rows(batch.with_values(batch.values / self.top))
+        for first in range(0, len(batch), _USERS_AT_ONCE):
+            some = slice(first, first + _USERS_AT_ONCE)
+            drawn = [
+                self._predicted(start[some], told[some], shares[some], *pair) for pair in zip(noises, own, strict=True)
+            ]
+            out[some] = torch.stack(drawn).mean(0).to(out) * self.top
+        return out
+
+    def _predicted(self, start: Tensor, told: Tensor, shares: Tensor, noises: Tensor, own: Tensor) -> Tensor:
+        """(batch, n_items) by one draw: noises (T' + 1, n_items) and own (T' + 1, noise_dim), shared by all rows."""
+        config, last = self.config, self.config.steps - 1
+        at = torch.full((len(start),), last, device=start.device)
+        now = self.schedule.between(at, shares, start.dtype).now
+        current = (1 - now).sqrt() * start + now.sqrt() * noises[0]
+        clean = self._generated(current, own[0].expand(len(start), -1), at, told)
+        arrived = torch.zeros_like(now)
+        for place in range(config.prediction_steps):
+            step = torch.full_like(at, last - place)
+            if place and config.x0_per_step == "each":
+                clean = self._generated(current, own[place].expand(len(start), -1), step, told)
+            between = self.schedule.between(step, shares, start.dtype)
+            noise = noises[place + 1] if config.sampling_noise else None
+            current = between.previous(clean, current, noise)
+            arrived = between.to_start + between.to_current * arrived
+        if config.pred_mode == "x0" or config.prediction_steps == 0:
+            return clean
+        return current if config.pred_mode == "posterior" else current / arrived
+
+
+class _Pair:
+    """The step of each row, what joins its two sides, and both of them.
+
+    Attributes:
+        at: (batch,) int64 step, counted from 0.
+        previous, current: (batch, n_items) the rows before and at the step.
+    """
+
+    def __init__(self, at: Tensor, between: Between, previous: Tensor, current: Tensor) -> None:
+        self.at, self.between, self.previous, self.current = at, between, previous, current
+
+
+def _condition(config: DGRMConfig, inputs: ModelInputs) -> Condition:
+    parts, width = [], 0
+    if config.attention_dim:
+        parts.append(Attended(inputs.n_items, config.attention_dim))
+        width += config.attention_dim
+    if config.language != "none":
+        parts.append(InWords(*language_of(config.name, inputs, config.language), config.language_dim))
+        width += config.language_dim
+    return Condition(*parts, width=width)
+
+
+def _normal(shape: tuple[int, ...], rng: torch.Generator, like: Tensor) -> Tensor:
+    return torch.randn(shape, generator=rng, device=like.device, dtype=like.dtype)
