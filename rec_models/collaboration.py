@@ -271,11 +271,12 @@ def _nearest(points: Tensor, k: int) -> Tensor:
 
 def _shared(history: ResidentInteractions, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
     indptr, items = history.indptr.cpu().numpy(), history.items.cpu().numpy()
-    rows = [items[indptr[user] : indptr[user + 1]] for user in range(history.n_users)]
-    return np.array(
-        [len(np.intersect1d(rows[u], rows[v], assume_unique=True)) for u, v in zip(first, second, strict=True)],
-        np.int64,
-    )
+
+    def row(user: int) -> NDArray[np.int64]:
+        return items[indptr[user] : indptr[user + 1]]
+
+    counts = [len(np.intersect1d(row(u), row(v), assume_unique=True)) for u, v in zip(first, second, strict=True)]
+    return np.array(counts, np.int64)
 
 
 def _neighbourhoods(

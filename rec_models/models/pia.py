@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _TEXTS: dict[Language, str] = {
     "profiles": "profiles",
     "shuffled": "profiles, shuffled between items",
-    "random": "random vectors, no texts",
+    "random": "random vectors instead of texts",
 }
 
 
