@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -100,8 +101,53 @@ def test_every_deployment_names_a_flow_that_is_there():
     for deployment in declared:
         file, _, function = deployment["entrypoint"].partition(":")
         assert file == "flows/deployed.py" and function in defined
-        assert deployment["concurrency_limit"]["limit"] == 1 and deployment["tags"] and deployment["description"]
+        assert deployment["tags"] and deployment["description"]
+        one_at_a_time = {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+        assert function == "train_bundle" or deployment["concurrency_limit"] == one_at_a_time
         assert all("timezone" in schedule for schedule in deployment.get("schedules", []))
+
+
+def test_every_parameter_says_what_it_is_and_none_is_a_secret():
+    from prefect.utilities.callables import parameter_schema
+
+    from flows import deployed
+
+    declared = yaml.safe_load((FOLDER.parent / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    for name in {deployment["entrypoint"].partition(":")[2] for deployment in declared}:
+        properties = parameter_schema(getattr(deployed, name)).properties
+        assert all(said.get("description") for said in properties.values()), name
+        assert not any("password" in str(said).lower() or "SecretStr" in str(said) for said in properties.values())
+
+
+def test_secrets_are_read_from_named_blocks_where_the_environment_has_none(harness, config, monkeypatch):
+    from prefect.blocks.system import Secret
+
+    from flows.deployed import chosen_settings
+
+    Secret(value="from the block").save("a-key")
+    monkeypatch.setenv("PRESENT_KEY", "from the environment")
+    monkeypatch.delenv("ABSENT_KEY", raising=False)
+    chosen_settings(None, str(config), None, {"PRESENT_KEY": "a-key", "ABSENT_KEY": "a-key"})
+    assert os.environ["PRESENT_KEY"] == "from the environment" and os.environ["ABSENT_KEY"] == "from the block"
+    monkeypatch.delenv("ABSENT_KEY")
+
+
+def test_a_failed_run_is_told_to_the_block_that_the_environment_names(harness, config, monkeypatch):
+    from prefect.blocks.core import Block
+
+    from flows import deployed
+
+    told = []
+
+    class Told:
+        def notify(self, body, subject=None):
+            told.append((subject, body))
+
+    monkeypatch.setenv(deployed.NOTIFY, "slack-webhook/ops")
+    monkeypatch.setattr(Block, "load", lambda name: Told() if name == "slack-webhook/ops" else None)
+    state = deployed.build_profiles(config=str(config), overrides=["source.items=nowhere.csv"], return_state=True)
+    assert state.is_failed() and len(told) == 1
+    assert told[0][0] == "semalign: build-profiles failed" and "nowhere.csv" in told[0][1]
 
 
 def test_only_one_file_imports_prefect():

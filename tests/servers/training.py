@@ -12,13 +12,20 @@ import pytest
 import flows.steps.clusters
 import flows.steps.duel
 import flows.steps.recommend
+import flows.steps.reproduce
 import flows.steps.train
 from flows.errors import TrainingFailedError
 
 
 def train_here(patch: pytest.MonkeyPatch) -> None:
     """Every step that starts `python -m rec_models …` calls it in this process from now on."""
-    for step in (flows.steps.clusters, flows.steps.duel, flows.steps.recommend, flows.steps.train):
+    for step in (
+        flows.steps.clusters,
+        flows.steps.duel,
+        flows.steps.recommend,
+        flows.steps.reproduce,
+        flows.steps.train,
+    ):
         patch.setattr(step, "run_rec_models", in_this_process)
 
 
