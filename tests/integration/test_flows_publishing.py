@@ -56,7 +56,7 @@ def test_everybody_has_a_list_in_which_the_item_nobody_took_may_stand(world):
 
 
 def test_a_filter_by_sql_decides_over_items_and_over_users(world, capsys):
-    stock = 'FROM items WHERE attributes LIKE \'%"in_stock": "yes"%\' OR attributes LIKE \'%"in_stock":"yes"%\''
+    stock = "FROM items WHERE attributes ->> '$.in_stock' = 'yes'"
     words = ["--set", f"recommend.items=SELECT item_id {stock}"]
     words += ["--set", "recommend.users=SELECT user_id FROM users WHERE user_id < 'u05'"]
     assert cli.run(["recommend", *words]) == 0
