@@ -77,7 +77,8 @@ def seconds_of(given: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, timed("file"):
         write_parquet(Path(folder) / "lists.parquet", rows)
         file_sha256(Path(folder) / "lists.parquet")
-    return spent | {"all": sum(spent.values()), "rows": rows.num_rows}
+        n_bytes = (Path(folder) / "lists.parquet").stat().st_size
+    return spent | {"all": sum(spent.values()), "rows": rows.num_rows, "bytes": n_bytes}
 
 
 def main() -> None:
@@ -94,7 +95,7 @@ def main() -> None:
         print(json.dumps({"torch_threads": torch.get_num_threads(), **spent}))
         return
     for part, value in spent.items():
-        print(f"{part:>10} {value:12,.2f}{' s' if part != 'rows' else ''}")
+        print(f"{part:>10} {value:12,.2f}{' s' if part not in ('rows', 'bytes') else ''}")
 
 
 if __name__ == "__main__":

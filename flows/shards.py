@@ -43,13 +43,13 @@ def run_shards(engine: EngineSettings, step: Callable[..., str], parts: Sequence
 def _runner(engine: EngineSettings) -> Any:
     try:
         if engine.runner == "dask":
-            from prefect_dask import DaskTaskRunner
+            from prefect_dask.task_runners import DaskTaskRunner
 
             if engine.address:
                 return DaskTaskRunner(address=engine.address)
             alone = {"n_workers": engine.workers, "threads_per_worker": 1, "dashboard_address": None}
             return DaskTaskRunner(cluster_kwargs=alone)
-        from prefect_ray import RayTaskRunner
+        from prefect_ray.task_runners import RayTaskRunner
     except ImportError as error:
         raise MissingRunnerError(engine.runner) from error
     if engine.address:

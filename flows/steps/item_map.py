@@ -47,7 +47,11 @@ def item_map(warehouse: Warehouse, snapshot: Snapshot, n_items: int) -> ItemMap 
     column, kinds, groups = grouped([attributes.get(item_id, {}) for item_id in chosen])
     points = tuple(
         MapPoint(
-            *place, group, (titles.get(item_id) or f"item {item_id}")[:MAX_TITLE], _short(texts.get(item_id) or "")
+            place[0],
+            place[1],
+            group,
+            (titles.get(item_id) or f"item {item_id}")[:MAX_TITLE],
+            _short(texts.get(item_id) or ""),
         )
         for item_id, place, group in zip(chosen, places.tolist(), kinds, strict=True)
     )

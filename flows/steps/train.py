@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,10 +25,10 @@ from flows.steps.clusters import item_clusters_of
 from flows.steps.guard import refuse_leaks, refuse_leaks_of_answers, refuse_thin_vectors
 from flows.steps.modalities import content_keys, modalities_of, others_of
 from flows.steps.model_checks import parsed_settings, refuse_protocol, settings_key, words_of
-from flows.steps.rows import records
 from flows.steps.split import PARTS
 from flows.steps.training_process import OnEvent, place_of_work, run_rec_models
 from flows.steps.verified import verified_metrics
+from flows.steps.warm import earlier_model
 from flows.steps.words import word_source
 from flows.workspace import Workspace
 
@@ -254,9 +253,12 @@ def _prepare_bundle(workspace: Workspace, snapshot: Snapshot, model: PlannedMode
     clusters = None
     if model.built_on:
         clusters = item_clusters_of(workspace, model.built_on, clusters_of(model.config), model.seed, model.label)
+    parts, warm = interaction_parts(snapshot, ids, model.rated, _liked(model)), None
+    if model.training.get("warm_start"):
+        warm = earlier_model(workspace, model.model_id, {"model": model.config, "seed": model.seed}, ids, parts)
     write_bundle(
         partial,
-        parts=interaction_parts(snapshot, ids, model.rated, _liked(model)),
+        parts=parts,
         semantic=_semantic(workspace.warehouse, snapshot, ids, model),
         user_ids=ids["users"],
         item_ids=ids["items"],
@@ -273,25 +275,8 @@ def _prepare_bundle(workspace: Workspace, snapshot: Snapshot, model: PlannedMode
         item_clusters=clusters,
         edges=chosen_edges(snapshot, ids, model.name),
         text=_words(workspace, snapshot, ids, model),
-        warm=_earlier(workspace.warehouse, model),
+        warm=warm,
     )
-
-
-def _earlier(warehouse: Warehouse, model: PlannedModel) -> Path | None:
-    """The newest trained model of the same settings and seed, for one that is to begin where that ended."""
-    current = warehouse.current()
-    if not model.training.get("warm_start") or current is None:
-        return None
-    rows = records(current.read("model_registry", columns=["model_id", "created_at", "settings", "state"]))
-    alike = {"model": model.config, "seed": model.seed}
-    for row in sorted(rows, key=lambda row: row["created_at"], reverse=True):
-        settings = json.loads(row["settings"] or "{}")
-        same = all(settings.get(name) == value for name, value in alike.items())
-        if same and row["model_id"] != model.model_id and is_trained(warehouse, row["model_id"]):
-            folder = warehouse.inside("models", row["model_id"])
-            verified_metrics(folder, row["model_id"])
-            return folder
-    return None
 
 
 def _liked(model: PlannedModel) -> float | None:

@@ -56,7 +56,7 @@ def test_everybody_has_a_list_in_which_the_item_nobody_took_may_stand(world):
 
 
 def test_a_filter_by_sql_decides_over_items_and_over_users(world, capsys):
-    stock = 'FROM items WHERE attributes LIKE \'%"in_stock": "yes"%\' OR attributes LIKE \'%"in_stock":"yes"%\''
+    stock = "FROM items WHERE attributes ->> '$.in_stock' = 'yes'"
     words = ["--set", f"recommend.items=SELECT item_id {stock}"]
     words += ["--set", "recommend.users=SELECT user_id FROM users WHERE user_id < 'u05'"]
     assert cli.run(["recommend", *words]) == 0
@@ -116,3 +116,13 @@ def test_diverse_lists_are_of_more_kinds_and_keep_their_first_item(world):
     assert tastes(diverse) > tastes(plain)
     assert all(items_of(diverse, user)[0] == items_of(plain, user)[0] for user in users)
     assert all(len(items_of(diverse, user)) == len(set(items_of(diverse, user))) == 4 for user in users)
+
+
+def test_the_report_of_a_run_maps_the_items_and_is_told_where_it_lies(world, capsys):
+    assert cli.run(["run"]) == 0
+    capsys.readouterr()
+    assert cli.run(["report", "--json"]) == 0
+    page = Path(json.loads(capsys.readouterr().out)["report"]).read_text(encoding="utf-8")
+    points = json.loads(page.split('id="map-points">')[1].split("</script>")[0])
+    assert len(points["titles"]) == 16 and points["named"] and "yes" in points["groups"]
+    assert all(0 <= place <= 1 for place in points["x"] + points["y"])
