@@ -11,13 +11,17 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rec_models.adaptive_transport import EntropicSettings, TransportForm, gaps, transport_of
-from rec_models.attention import AttentionStack, Neighbourhood, kept_co_interaction_neighbours, neighbourhood
-from rec_models.derived import DerivedArrays
+from rec_models.attention import (
+    AttentionStack,
+    Neighbourhood,
+    kept_co_interaction_neighbours,
+    neighbourhood,
+)
 from rec_models.fusion import FusionForm, ModalityFusion
 from rec_models.graph import GraphConfig, GraphRecommender, LayerSum, adjacency, kept_edges, ranking_loss, smoothed
 from rec_models.interactions import PairBatch, UserBatch
 from rec_models.losses import contrast_of_pairs, contrast_of_sides
-from rec_models.neighbours import Neighbours, kept_neighbours
+from rec_models.neighbours import kept_neighbours
 from rec_models.semantic import Language, ModelInputs, SemanticMatrix, Texts, texts_of
 from rec_models.transport import PlanGradient
 
@@ -148,20 +152,6 @@ class RecGOATConfig(GraphConfig):
         return RecGOAT(self, inputs, texts_of(self.name, inputs, self.modalities, self.language))
 
 
-class Heard(NamedTuple):
-    """What the graphs make of everybody.
-
-    Attributes:
-        users: (n_users, dim) final vectors.
-        ids: (n_items, dim) from the interaction graph.
-        languages: modality -> (n_items, dim) from its own graph.
-    """
-
-    users: Tensor
-    ids: Tensor
-    languages: dict[str, Tensor]
-
-
 class Fused(NamedTuple):
     """Some items, in the order they were asked for; a modality that one lacks is stood in for by its ID.
 
@@ -180,26 +170,18 @@ class Fused(NamedTuple):
     cost: Tensor
 
 
-class ItemSide(nn.Module):
-    """One modality of all items: texts mapped to the width of IDs, then heard by neighbours of similar text.
+class Heard(NamedTuple):
+    """What the graphs make of everybody.
 
-    Source: RecGOAT's code.
-    Deviations: an item never neighbours itself beyond its self loop, where the code's zeroed diagonal lets an item
-    whose similarities are all negative choose itself.
+    Attributes:
+        users: (n_users, dim) final vectors.
+        ids: (n_items, dim) from the interaction graph.
+        languages: modality -> (n_items, dim) from its own graph.
     """
 
-    def __init__(self, config: RecGOATConfig, items: SemanticMatrix, derived: DerivedArrays) -> None:
-        super().__init__()
-        self.register_buffer("vectors", items.vectors.float(), persistent=False)
-        self.register_buffer("present", items.present, persistent=False)
-        self.map = nn.Linear(items.dim, config.dim)
-        self.attention = AttentionStack(config.dim, config.attention_layers, config.heads, config.dropout)
-        self.graph = neighbourhood(alike([items], config, derived))
-
-    def forward(self, rng: torch.Generator | None) -> Tensor:
-        """(n_items, dim); what stands in rows without text means nothing."""
-        mapped = self.map(self.get_buffer("vectors"))
-        return mapped if self.graph is None else self.attention(mapped, self.graph, rng)
+    users: Tensor
+    ids: Tensor
+    languages: dict[str, Tensor]
 
 
 class UserSide(nn.Module):
@@ -219,10 +201,12 @@ class UserSide(nn.Module):
         )
         for name, matrix in read.items():
             self.register_buffer(f"vectors_{name}", matrix.vectors.float() * matrix.present[:, None], persistent=False)
-        by_text = alike(texts.values() if config.user_graph in ("profiles", "both") else [], config, inputs.derived)
-        by_taste = config.attention_layers and config.user_graph in ("interactions", "both")
-        by_items = [kept_co_interaction_neighbours(inputs.derived, inputs.train, config.neighbours)] if by_taste else []
-        self.graph = neighbourhood(by_text + by_items)
+        asked, k = config.user_graph if config.attention_layers else "none", config.neighbours
+        alike = texts.values() if asked in ("profiles", "both") else []
+        found = [kept_neighbours(inputs.derived, text.vectors, text.present, k) for text in alike]
+        if asked in ("interactions", "both"):
+            found.append(kept_co_interaction_neighbours(inputs.derived, inputs.train, k))
+        self.graph = neighbourhood(found)
         layers = 0 if self.graph is None else config.attention_layers
         self.attention = AttentionStack(config.dim, layers, config.heads, config.dropout)
         gated = self.graph is not None and config.user_fuse == "gate"
@@ -243,12 +227,6 @@ class UserSide(nn.Module):
         if self.gate is not None:
             heard = torch.sigmoid(self.gate(torch.cat([users, heard], 1))) * heard
         return users + heard
-
-
-def alike(texts: Iterable[SemanticMatrix], config: RecGOATConfig, derived: DerivedArrays) -> list[Neighbours]:
-    """The nearest by each of these texts, where anybody listens."""
-    asked = texts if config.attention_layers else []
-    return [kept_neighbours(derived, text.vectors, text.present, config.neighbours) for text in asked]
 
 
 def embeddings(n: int, config: RecGOATConfig) -> nn.Parameter:
@@ -280,9 +258,10 @@ class RecGOAT(GraphRecommender):
         self.attention = AttentionStack(config.dim, layers, config.heads, config.dropout)
         self.user_side = UserSide(config, inputs, {name: text.users for name, text in texts.items() if text.users})
         self.item_table = embeddings(self.n_items, config) if config.ids else None
-        self.encoders = nn.ModuleDict(
-            {name: ItemSide(config, text.items, inputs.derived) for name, text in texts.items()}
-        )
+        stack = config.attention_layers, config.heads, config.dropout
+        graphs = {"neighbours": config.neighbours, "derived": inputs.derived}
+        encoders = {name: TextAttention(text.items, config.dim, *stack, **graphs) for name, text in texts.items()}
+        self.encoders = nn.ModuleDict(encoders)
         settings = EntropicSettings(config.oat_epsilon, config.oat_iterations, config.oat_gradient)
         self.transports = nn.ModuleDict({name: transport_of(config.oat, config.dim, settings) for name in texts})
         self.fusion = ModalityFusion(
