@@ -14,6 +14,7 @@ from rec_models.adaptive_transport import EntropicSettings, TransportForm, gaps,
 from rec_models.attention import (
     AttentionStack,
     Neighbourhood,
+    TextAttention,
     kept_co_interaction_neighbours,
     neighbourhood,
 )
