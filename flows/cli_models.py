@@ -243,6 +243,8 @@ def show_comparison(
     options: Options, comparison: Comparison, summary: dict[str, Any], estimate: dict[str, Any]
 ) -> None:
     """Means at the cut-off that selects, speed, differences; a star marks the best of each name by validation."""
+    from flows.steps.tables import diagnosed_as
+
     if options.json:
         cost = {name: summary[name] for name in ("snapshot", "seconds", "trained", "embedded", "calls", "usd")}
         emit_json({**comparison.plain(), **cost, "estimate": estimate})
@@ -272,6 +274,8 @@ def show_comparison(
     for score in comparison.scores:
         for what, whose in score.provenance.items():
             say(f"{score.label}: {what}: {whose}")
+        if words := diagnosed_as(score):
+            say(f"{score.label}: {words} (first validation pass to the best one)")
     show_differences([vars(gain) for gain in comparison.differences])
 
 

@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rec_models.blocks import dropped
+from rec_models.derived import DerivedArrays
 from rec_models.graph import SparseMatrix, pair_arrays
 from rec_models.interactions import InteractionMatrix
-from rec_models.neighbours import Neighbours, first_highest, neighbour_matrix
+from rec_models.neighbours import Neighbours, first_highest, kept_neighbours, neighbour_matrix
+from rec_models.semantic import SemanticMatrix
 
 _EDGES_AT_ONCE = 1 << 14  # whose rows stay in a CPU's second-level cache while they are multiplied
 _BUFFER_BYTES = 1 << 26
+_SLOPE = 0.2  # of LeakyReLU below 0
 
 
 class Neighbourhood(SparseMatrix):
@@ -79,13 +82,7 @@ class GraphAttention(nn.Module):
         """(edges, heads) how much each entry of the graph counts for its row."""
         by_head = mapped.unflatten(1, (self.heads, -1))  # (n, heads, width)
         said, heard = ((by_head * part).sum(-1) for part in (self.says, self.hears))
-        # index_select, unlike indexing, has a gradient that adds rows in place
-        logits = F.leaky_relu(said.index_select(0, graph.columns) + heard.index_select(0, graph.targets), 0.2)
-        spread = graph.targets[:, None].expand_as(logits)
-        highest = torch.full_like(said, -torch.inf).scatter_reduce(0, spread, logits.detach(), "amax")
-        mass = (logits - highest.index_select(0, graph.targets)).exp()
-        total = torch.zeros_like(said).index_add(0, graph.targets, mass)
-        return mass / total.index_select(0, graph.targets)
+        return _Weights.apply(said, heard, graph)  # type: ignore[no-any-return]
 
 
 class AttentionStack(nn.Module):
@@ -103,9 +100,80 @@ class AttentionStack(nn.Module):
     def forward(self, nodes: Tensor, graph: Neighbourhood, rng: torch.Generator | None) -> Tensor:
         """(n, dim); with an `rng` with dropout, as in training."""
         for layer in self.layers:
-            nodes = F.leaky_relu(layer(nodes, graph, rng), 0.2)
+            nodes = F.leaky_relu(layer(nodes, graph, rng), _SLOPE)
             nodes = dropped(nodes, self.dropout, rng) if rng else nodes
         return nodes
+
+
+class TextAttention(nn.Module):
+    """One modality of all items: texts mapped to the width of IDs, then heard by neighbours of similar text.
+
+    Args:
+        layers, heads, dropout: of the attention; without layers nobody hears anybody.
+
+    Source: RecGOAT's code.
+    Deviations: an item never neighbours itself beyond its self loop, where the code's zeroed diagonal lets an item
+    whose similarities are all negative choose itself.
+    """
+
+    def __init__(
+        self,
+        items: SemanticMatrix,
+        dim: int,
+        layers: int,
+        heads: int,
+        dropout: float,
+        *,
+        neighbours: int,
+        derived: DerivedArrays,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("vectors", items.vectors.float(), persistent=False)
+        self.register_buffer("present", items.present, persistent=False)
+        self.map = nn.Linear(items.dim, dim)
+        self.attention = AttentionStack(dim, layers, heads, dropout)
+        alike = [kept_neighbours(derived, items.vectors, items.present, neighbours)] if layers else []
+        self.graph = neighbourhood(alike)
+
+    def forward(self, rng: torch.Generator | None) -> Tensor:
+        """(n_items, dim); what stands in rows without text means nothing."""
+        mapped = self.map(self.get_buffer("vectors"))
+        return mapped if self.graph is None else self.attention(mapped, self.graph, rng)
+
+
+class _Weights(torch.autograd.Function):
+    """(edges, heads) softmax over a row's entries of LeakyReLU(said + heard), for (n, heads) of each.
+
+    Gradients are sums over the entries of a row or a column, which are bags: adding them to their places one by one, as
+    autograd does, takes most of a step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, said: Tensor, heard: Tensor, graph: Neighbourhood) -> Tensor:  # type: ignore[override]
+        logits = F.leaky_relu(said.index_select(0, graph.columns) + heard.index_select(0, graph.targets), _SLOPE)
+        highest = torch.segment_reduce(logits, "max", offsets=graph.starts, axis=0)
+        mass = logits.sub(highest.index_select(0, graph.targets)).exp_()
+        weights = mass.div_(_row_sums(mass, graph).index_select(0, graph.targets))
+        ctx.graph = graph
+        ctx.save_for_backward(weights, logits >= 0)
+        return weights
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        weights, rising = ctx.saved_tensors
+        graph: Neighbourhood = ctx.graph
+        pulled = weights * grad
+        pulled -= weights * _row_sums(pulled, graph).index_select(0, graph.targets)
+        pulled *= torch.where(rising, 1.0, _SLOPE)
+        by_column = F.embedding_bag(graph.transposed, pulled, graph.column_starts, mode="sum", include_last_offset=True)
+        return by_column, _row_sums(pulled, graph), None
+
+
+def _row_sums(entries: Tensor, graph: Neighbourhood) -> Tensor:
+    """(n, heads) of (edges, heads)."""
+    every = torch.arange(len(entries), device=entries.device)
+    return F.embedding_bag(every, entries, graph.starts, mode="sum", include_last_offset=True)
 
 
 class _Attended(torch.autograd.Function):
@@ -125,7 +193,8 @@ class _Attended(torch.autograd.Function):
         grad_weights = torch.empty_like(weights)
         for start in range(0, len(weights), _EDGES_AT_ONCE):
             edges = slice(start, start + _EDGES_AT_ONCE)
-            products = grad[graph.targets[edges]].mul_(table[graph.columns[edges]])
+            # rows as a whole: `index_select` copies them, indexing goes number by number
+            products = grad.index_select(0, graph.targets[edges]).mul_(table.index_select(0, graph.columns[edges]))
             torch.sum(products.unflatten(1, (weights.shape[1], -1)), -1, out=grad_weights[edges])
         return _by_head(graph.rows, grad, graph.column_starts, weights[graph.transposed]), grad_weights, None
 
@@ -138,6 +207,17 @@ def _by_head(members: Tensor, table: Tensor, starts: Tensor, weights: Tensor) ->
         for part, weight in zip(parts, of_heads, strict=True)
     ]
     return torch.cat(bags, 1)
+
+
+def kept_co_interaction_neighbours(derived: DerivedArrays, train: InteractionMatrix, k: int) -> Neighbours:
+    """`co_interaction_neighbours`, found once for the same interactions, whichever model or seed asks next."""
+
+    def make() -> dict[str, Tensor]:
+        return co_interaction_neighbours(train, k)._asdict()
+
+    read = [torch.from_numpy(np.array(array, np.int64)) for array in (train.indptr, train.indices)]
+    options = {"k": k, "shape": list(train.shape)}
+    return Neighbours(**derived.get("co_interaction_neighbours 1", read, options, make))
 
 
 def co_interaction_neighbours(train: InteractionMatrix, k: int) -> Neighbours:

@@ -110,6 +110,31 @@ def info_nce(
     return _Normalisers.apply(anchors, pool, times, offsets) - own  # type: ignore[no-any-return]
 
 
+def contrast_of_pairs(
+    anchors: Tensor, table: Tensor, rows: Tensor, temperature: float, mask_duplicates: bool
+) -> Tensor:
+    """() mean InfoNCE of (n, width) anchors with table[rows], against all of those.
+
+    Args:
+        table: (_, width).
+        rows: (n,) int64; a row may be named many times.
+        mask_duplicates: a row that is named twice is no negative of itself.
+
+    Source: RecGOAT's code, where a row named twice is its own negative.
+    Deviations: `mask_duplicates`.
+    """
+    pool, counts = torch.unique(rows, return_counts=True)
+    times = None if mask_duplicates else counts
+    return info_nce(anchors, table[rows], table[pool], temperature, counts=times) / len(rows)
+
+
+def contrast_of_sides(a: Tensor, b: Tensor, rows: Tensor, temperature: float, mask_duplicates: bool) -> Tensor:
+    """() summed InfoNCE of a[rows] with b[rows], against all of b[rows]; arguments as of `contrast_of_pairs`."""
+    pool, counts = torch.unique(rows, return_counts=True)
+    times = None if mask_duplicates else counts
+    return info_nce(a[pool], b[pool], b[pool], temperature, weights=counts, counts=times)
+
+
 class _Normalisers(torch.autograd.Function):
     """() weighted sum of log-sum-exps of anchors @ pool.T + offsets."""
 

@@ -9,6 +9,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from rec_models.derived import DerivedArrays
 from rec_models.graph import SparseMatrix
 
 # A CPU keeps a tile of products in its second-level cache while the highest of each group is taken.
@@ -66,6 +67,19 @@ def nearest_neighbours(vectors: Tensor, present: Tensor, k: int, *, chunk: int |
         nearest, values = buffer.best(start, len(own), found)
         indices[own, :found], cosines[own, :found] = places[nearest], values
     return Neighbours(indices, cosines)
+
+
+def kept_neighbours(derived: DerivedArrays, vectors: Tensor, present: Tensor, k: int) -> Neighbours:
+    """`nearest_neighbours`, on the host, found once for the same vectors, whichever model or seed asks next.
+
+    Raises:
+        ValueError: as `nearest_neighbours`.
+    """
+
+    def make() -> dict[str, Tensor]:
+        return nearest_neighbours(vectors, present, k)._asdict()
+
+    return Neighbours(**derived.get("nearest_neighbours 1", [vectors, present], {"k": k}, make))
 
 
 def _unit_rows(vectors: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -162,6 +162,30 @@ def item_modalities(
         modality: items_of(model, inputs, language, name=matrix_of("items", modality), place=place)
         for place, modality in enumerate(modalities)
     }
+
+
+class Texts(NamedTuple):
+    """One modality: vectors of items, and of users where there are any."""
+
+    items: SemanticMatrix
+    users: SemanticMatrix | None
+
+
+def texts_of(model: str, inputs: ModelInputs, modalities: tuple[str, ...], language: Language) -> dict[str, Texts]:
+    """As `item_modalities`, with the users of each modality that has any.
+
+    Raises:
+        MissingSemanticMatrixError: the bundle lacks the matrix of items of one.
+    """
+    found = {}
+    for place, modality in enumerate(modalities):
+        items, users = matrix_of("items", modality), matrix_of("users", modality)
+        seen = replace(inputs, seed=inputs.seed + place) if language == "random" else inputs
+        if users in inputs.semantic:
+            found[modality] = Texts(*language_of(model, seen, language, items=items, users=users))
+        else:
+            found[modality] = Texts(items_of(model, seen, language, name=items), None)
+    return found
 
 
 def pooled_users(items: SemanticMatrix, known: InteractionMatrix) -> SemanticMatrix:

@@ -17,6 +17,9 @@ from flows.steps.verified import verified_metrics
 if TYPE_CHECKING:
     from warehouse import Snapshot, Warehouse
 
+# What the history of any model has for each epoch; all else of a validation pass is the model's own.
+_OF_EPOCHS = {"epoch", "loss", "terms", "seconds"}
+
 
 @dataclass(frozen=True)
 class ModelScore:
@@ -24,6 +27,8 @@ class ModelScore:
 
     Attributes:
         provenance: what stood in for texts that the model asks for.
+        diagnostics: what a model trained in epochs reports of itself beside each validation, such as how far its texts
+            lie from its IDs: at the first pass and at the best one, means over seeds.
         intervals: 95 % of the test means over users, for the metrics at the cut-off that selects.
         spread: standard deviation of the test means over seeds; empty where there is one seed.
     """
@@ -40,6 +45,7 @@ class ModelScore:
     best_epoch: float
     epochs: float
     provenance: dict[str, str] = field(default_factory=dict)
+    diagnostics: dict[str, tuple[float, float]] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     spread: dict[str, float] = field(default_factory=dict)
 
@@ -159,6 +165,7 @@ def _score(warehouse: Warehouse, seeds: Sequence[PlannedModel], select_by: str) 
         best_epoch=sum(metrics["best_epoch"] for metrics in found) / len(found),
         epochs=sum(metrics["epochs"] for metrics in found) / len(found),
         provenance=found[0].get("provenance", {}),
+        diagnostics=_diagnostics(found, select_by),
         intervals={name: interval(per_user_values(warehouse, seeds, name)[1]) for name in sorted(shown)},
         spread=_spread([metrics["test"] for metrics in found]),
     )
@@ -166,6 +173,22 @@ def _score(warehouse: Warehouse, seeds: Sequence[PlannedModel], select_by: str) 
 
 def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: math.fsum(row[name] for row in rows) / len(rows) for name in rows[0]}
+
+
+def _diagnostics(found: Sequence[dict[str, Any]], select_by: str) -> dict[str, tuple[float, float]]:
+    """Name → (at the first validation pass, at the best one), of what every pass of every seed has."""
+    passes = [[row for row in metrics["history"] if select_by in row] for metrics in found]
+    if not all(passes):
+        return {}
+    named = set.intersection(*(set(row) for rows in passes for row in rows)) - _OF_EPOCHS - {select_by}
+    ends = [(rows[0], max(rows, key=lambda row: row[select_by])) for rows in passes]
+    return {
+        name: (
+            math.fsum(first[name] for first, _ in ends) / len(ends),
+            math.fsum(best[name] for _, best in ends) / len(ends),
+        )
+        for name in sorted(named)
+    }
 
 
 def _spread(rows: Sequence[dict[str, float]]) -> dict[str, float]:

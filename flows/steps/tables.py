@@ -78,6 +78,7 @@ def comparison_table(comparison: Comparison, reference: str, snapshot: str) -> C
         *(f"test {name}" for name in shown),
         f"{comparison.select_by} against {reference}",
         *("s/epoch", "best epoch", "profiles"),
+        *(("diagnostics",) if _diagnosed(comparison) else ()),
     )
     rows = [_row(comparison, score, shown, gains.get(score.label)) for score in comparison.scores]
     blank = (NOT_RUN,) * (len(columns) - 3)
@@ -119,8 +120,18 @@ def _row(comparison: Comparison, score: ModelScore, shown: Sequence[str], gain: 
         score.seconds_per_epoch,
         round(score.best_epoch) if score.epochs else None,
         "; ".join(sources) or None,
+        *((diagnosed_as(score),) if _diagnosed(comparison) else ()),
     )
     return TableRow(values, tuple(score.model_ids), tuple(runs))
+
+
+def _diagnosed(comparison: Comparison) -> bool:
+    return any(score.diagnostics for score in comparison.scores)
+
+
+def diagnosed_as(score: ModelScore) -> str | None:
+    """What a model reports of itself, in words: at its first validation pass and at its best."""
+    return ", ".join(f"{name} {first:.4g} to {best:.4g}" for name, (first, best) in score.diagnostics.items()) or None
 
 
 def _measure(score: ModelScore, name: str) -> Measure | None:
@@ -143,6 +154,8 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
             "Differences are paired over users; p of a two-sided paired t-test, Holm-corrected for "
             f"{len(comparison.differences)} comparison(s)."
         )
+    if _diagnosed(comparison):
+        notes.append("Diagnostics: at the first validation pass, and at the best one.")
     if comparison.not_run:
         notes.append(f"{NOT_RUN}: asked for, and not trained when this table was made.")
     return tuple(notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -15,7 +15,14 @@ from rec_models.blocks import of_distinct
 from rec_models.graph import GraphRecommender, SparseMatrix, adjacency, pair_arrays, ranking_loss, smoothed
 from rec_models.interactions import InteractionMatrix, PairBatch, ResidentInteractions, UserBatch
 from rec_models.losses import bpr, mean_where
-from rec_models.neighbours import as_graph, nearest_neighbours, neighbour_matrix, normalised
+from rec_models.neighbours import (
+    Neighbours,
+    as_graph,
+    kept_neighbours,
+    nearest_neighbours,
+    neighbour_matrix,
+    normalised,
+)
 from rec_models.recommender import RecommenderConfig
 from rec_models.semantic import Language, ModelInputs, item_modalities
 
@@ -100,25 +107,32 @@ class FREEDOM(GraphRecommender):
         self.maps = nn.ModuleDict(
             {name: nn.Linear(matrix.dim, config.dim, bias=False) for name, matrix in matrices.items()}
         )
-        self.frozen = self.alike(mapped=False)
+        self.frozen = self.alike(
+            kept_neighbours(inputs.derived, matrix.vectors, matrix.present, config.neighbours)
+            for matrix in matrices.values()
+        )
         self.alike_items = as_graph(self.frozen)
 
-    def alike(self, *, mapped: bool) -> sparse.csr_array:
-        """(n_items, n_items) weighted sum over modalities of normalised graphs of neighbours."""
+    def alike(self, found: Iterable[Neighbours]) -> sparse.csr_array:
+        """(n_items, n_items) weighted sum of normalised graphs, of the neighbours in each modality in their order."""
         weights = self.config.modality_weights or (1.0,) * len(self.maps)
         total = sparse.csr_array((self.n_items, self.n_items))
-        for weight, (name, layer) in zip(weights, self.maps.items(), strict=True):
-            vectors, present = self.get_buffer(f"{name}_vectors"), self.get_buffer(f"{name}_present")
-            with torch.no_grad():
-                found = nearest_neighbours(layer(vectors) if mapped else vectors, present, self.config.neighbours)
-            graph = normalised(neighbour_matrix(found, symmetric=False, weighted=self.config.weighted))
+        for weight, neighbours in zip(weights, found, strict=True):
+            graph = normalised(neighbour_matrix(neighbours, symmetric=False, weighted=self.config.weighted))
             total = total + graph * (weight / sum(weights))
         return total.tocsr()
 
+    @torch.no_grad()
     def relearned(self) -> SparseMatrix:
         """The graph of items as the maps now see them, mixed with the frozen one."""
         share = self.config.frozen_share
-        mixed = self.frozen * share + self.alike(mapped=True) * (1 - share)
+        learned = self.alike(
+            nearest_neighbours(
+                layer(self.get_buffer(f"{name}_vectors")), self.get_buffer(f"{name}_present"), self.config.neighbours
+            )
+            for name, layer in self.maps.items()
+        )
+        mixed = self.frozen * share + learned * (1 - share)
         return as_graph(mixed.tocsr()).to(self.item_table.device)
 
     def batches(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import combinations
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -12,26 +11,40 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rec_models.adaptive_transport import EntropicSettings, TransportForm, gaps, transport_of
-from rec_models.attention import AttentionStack, Neighbourhood, co_interaction_neighbours, neighbourhood
+from rec_models.attention import (
+    AttentionStack,
+    Neighbourhood,
+    TextAttention,
+    kept_co_interaction_neighbours,
+    neighbourhood,
+)
 from rec_models.fusion import FusionForm, ModalityFusion
 from rec_models.graph import GraphConfig, GraphRecommender, LayerSum, adjacency, kept_edges, ranking_loss, smoothed
 from rec_models.interactions import PairBatch, UserBatch
-from rec_models.losses import info_nce
-from rec_models.neighbours import Neighbours, nearest_neighbours
-from rec_models.semantic import Language, ModelInputs, SemanticMatrix, items_of, language_of, matrix_of
+from rec_models.losses import contrast_of_pairs, contrast_of_sides
+from rec_models.neighbours import kept_neighbours
+from rec_models.semantic import Language, ModelInputs, SemanticMatrix, Texts, texts_of
 from rec_models.transport import PlanGradient
 
 # What the released code does where the paper profile does otherwise; single options still overrule it.
 _OFFICIAL_CODE = {
+    "scoring": "unit",
+    "layer_agg": "mean",
+    "edge_keep": 1.0,
+    "start": "normal",
+    "penalty": "batch",
+    "l2_weight": 1e-4,
+    "neighbours": 20,
+    "heads": 8,
     "user_init": "id",
     "user_graph": "none",
+    "fusion_start": (0.8,),
     "cmcl_sign": -1,
     "cmcl_weight": 0.032,
     "mask_duplicates": False,
     "oat": "released",
     "oat_weight": 0.0,
     "reject_negatives": False,
-    "l2_weight": 1e-4,
 }
 
 
@@ -44,6 +57,10 @@ class RecGOATConfig(GraphConfig):
         modalities: `profiles` is the bundle's matrix `items` (and `users`); any other name m is `items_m` (and
             `users_m`, where there is one). None at all leaves IDs alone.
         interaction_graph: `lightgcn`, whose layers are smoothed without weights, or `attention` in each layer.
+        scoring: items are scored as the `product` of fused vectors and users; or fused vectors first pass a
+            normalisation of the layer and dropout and become of `unit` length, as in the released code.
+        start: embeddings begin uniform (`xavier`, as LightGCN here) or `normal` with deviation 0.1 (the released code).
+        penalty: `l2_weight` is on the squares of `all` parameters, or of the embeddings a `batch` looks up, per pair.
         ids: items have embeddings of their own; otherwise they enter the graph as the mean of their modalities.
         neighbours: of an item in each modality, and of a user.
         attention_layers: of graph attention over neighbours; 0 leaves linear maps of texts.
@@ -78,14 +95,17 @@ class RecGOATConfig(GraphConfig):
     profile: Literal["paper", "official_code"] = "paper"
     modalities: tuple[str, ...] = ("profiles",)
     interaction_graph: Literal["lightgcn", "attention"] = "lightgcn"
+    scoring: Literal["product", "unit"] = "product"
+    start: Literal["xavier", "normal"] = "xavier"
+    penalty: Literal["all", "batch"] = "all"
     ids: bool = True
     dim: int = Field(default=64, ge=1)
-    layer_agg: LayerSum = "mean"
-    edge_keep: float = Field(default=1.0, gt=0, le=1)
-    l2_weight: float = Field(default=1e-4, ge=0)
-    neighbours: int = Field(default=20, ge=1)
+    layer_agg: LayerSum = "sum"
+    edge_keep: float = Field(default=0.8, gt=0, le=1)
+    l2_weight: float = Field(default=1e-5, ge=0)
+    neighbours: int = Field(default=10, ge=1)
     attention_layers: int = Field(default=1, ge=0)
-    heads: int = Field(default=8, ge=1)
+    heads: int = Field(default=2, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     user_init: Literal["id", "id+llm", "llm"] = "id+llm"
     user_graph: Literal["none", "profiles", "interactions", "both"] = "both"
@@ -98,11 +118,11 @@ class RecGOATConfig(GraphConfig):
     oat: TransportForm = "sample"
     oat_weight: float = Field(default=0.2, ge=0)
     oat_epsilon: float = Field(default=0.05, gt=0)
-    oat_items: int = Field(default=256, ge=2)
+    oat_items: int = Field(default=128, ge=2)
     oat_iterations: int = Field(default=30, ge=1)
     oat_gradient: PlanGradient = "detached"
     fusion: FusionForm = "free"
-    fusion_start: tuple[float, ...] = Field(default=(0.8,), min_length=1)
+    fusion_start: tuple[float, ...] = Field(default=(0.2,), min_length=1)
     reject_negatives: bool = True
     language: Language = "profiles"
 
@@ -130,31 +150,25 @@ class RecGOATConfig(GraphConfig):
 
     def build(self, inputs: ModelInputs) -> RecGOAT:
         """The untrained model."""
-        return RecGOAT(self, inputs, texts_of(self, inputs))
+        return RecGOAT(self, inputs, texts_of(self.name, inputs, self.modalities, self.language))
 
 
-class Texts(NamedTuple):
-    """One modality: vectors of items, and of users where there are any."""
+class Fused(NamedTuple):
+    """Some items, in the order they were asked for; a modality that one lacks is stood in for by its ID.
 
-    items: SemanticMatrix
-    users: SemanticMatrix | None
-
-
-def texts_of(config: RecGOATConfig, inputs: ModelInputs) -> dict[str, Texts]:
-    """The modalities by name, under the control that was chosen: one permutation for all, random vectors for each.
-
-    Raises:
-        MissingSemanticMatrixError: the bundle lacks the matrix of items of one.
+    Attributes:
+        ids: (some, dim).
+        languages: modality -> (some, dim) after transport.
+        present: modality -> (some,) bool.
+        items: (some, dim) final vectors.
+        cost: () what transport costs; 0 where it was not asked for.
     """
-    found = {}
-    for place, modality in enumerate(config.modalities):
-        items, users = matrix_of("items", modality), matrix_of("users", modality)
-        seen = replace(inputs, seed=inputs.seed + place) if config.language == "random" else inputs
-        if users in inputs.semantic:
-            found[modality] = Texts(*language_of(config.name, seen, config.language, items=items, users=users))
-        else:
-            found[modality] = Texts(items_of(config.name, seen, config.language, name=items), None)
-    return found
+
+    ids: Tensor
+    languages: dict[str, Tensor]
+    present: dict[str, Tensor]
+    items: Tensor
+    cost: Tensor
 
 
 class Heard(NamedTuple):
@@ -171,46 +185,6 @@ class Heard(NamedTuple):
     languages: dict[str, Tensor]
 
 
-class Fused(NamedTuple):
-    """Some items, in the order they were asked for; a modality that one lacks is stood in for by its ID.
-
-    Attributes:
-        ids: (some, dim).
-        languages: modality -> (some, dim) after transport.
-        present: modality -> (some,) bool.
-        items: (some, dim) final vectors, of unit length.
-        cost: () what transport costs; 0 where it was not asked for.
-    """
-
-    ids: Tensor
-    languages: dict[str, Tensor]
-    present: dict[str, Tensor]
-    items: Tensor
-    cost: Tensor
-
-
-class ItemSide(nn.Module):
-    """One modality of all items: texts mapped to the width of IDs, then heard by neighbours of similar text.
-
-    Source: RecGOAT's code.
-    Deviations: an item never neighbours itself beyond its self loop, where the code's zeroed diagonal lets an item
-    whose similarities are all negative choose itself.
-    """
-
-    def __init__(self, config: RecGOATConfig, items: SemanticMatrix) -> None:
-        super().__init__()
-        self.register_buffer("vectors", items.vectors.float(), persistent=False)
-        self.register_buffer("present", items.present, persistent=False)
-        self.map = nn.Linear(items.dim, config.dim)
-        self.attention = AttentionStack(config.dim, config.attention_layers, config.heads, config.dropout)
-        self.graph = neighbourhood(alike([items], config))
-
-    def forward(self, rng: torch.Generator | None) -> Tensor:
-        """(n_items, dim); what stands in rows without text means nothing."""
-        mapped = self.map(self.get_buffer("vectors"))
-        return mapped if self.graph is None else self.attention(mapped, self.graph, rng)
-
-
 class UserSide(nn.Module):
     """Users before the interaction graph, and what their neighbours add after it.
 
@@ -221,18 +195,19 @@ class UserSide(nn.Module):
     def __init__(self, config: RecGOATConfig, inputs: ModelInputs, texts: dict[str, SemanticMatrix]) -> None:
         super().__init__()
         self.how = config.user_init if texts else "id"
-        table = torch.randn(inputs.n_users, config.dim) * 0.1
-        self.table = None if self.how == "llm" else nn.Parameter(table)
+        self.table = None if self.how == "llm" else embeddings(inputs.n_users, config)
         read = texts if config.user_init != "id" or config.user_graph != "none" else {}
         self.maps = nn.ModuleDict(
             {name: nn.Linear(matrix.dim, config.dim, bias=False) for name, matrix in read.items()}
         )
         for name, matrix in read.items():
             self.register_buffer(f"vectors_{name}", matrix.vectors.float() * matrix.present[:, None], persistent=False)
-        by_text = alike(texts.values() if config.user_graph in ("profiles", "both") else [], config)
-        by_taste = config.attention_layers and config.user_graph in ("interactions", "both")
-        by_items = [co_interaction_neighbours(inputs.train, config.neighbours)] if by_taste else []
-        self.graph = neighbourhood(by_text + by_items)
+        asked, k = config.user_graph if config.attention_layers else "none", config.neighbours
+        alike = texts.values() if asked in ("profiles", "both") else []
+        found = [kept_neighbours(inputs.derived, text.vectors, text.present, k) for text in alike]
+        if asked in ("interactions", "both"):
+            found.append(kept_co_interaction_neighbours(inputs.derived, inputs.train, k))
+        self.graph = neighbourhood(found)
         layers = 0 if self.graph is None else config.attention_layers
         self.attention = AttentionStack(config.dim, layers, config.heads, config.dropout)
         gated = self.graph is not None and config.user_fuse == "gate"
@@ -255,14 +230,14 @@ class UserSide(nn.Module):
         return users + heard
 
 
-def alike(texts: Iterable[SemanticMatrix], config: RecGOATConfig) -> list[Neighbours]:
-    """The nearest by each of these texts, where anybody listens."""
-    asked = texts if config.attention_layers else []
-    return [nearest_neighbours(text.vectors, text.present, config.neighbours) for text in asked]
+def embeddings(n: int, config: RecGOATConfig) -> nn.Parameter:
+    """(n, dim) of users or items before training."""
+    table = torch.empty(n, config.dim)
+    return nn.Parameter(nn.init.normal_(table, std=0.1) if config.start == "normal" else nn.init.xavier_uniform_(table))
 
 
 class RecGOAT(GraphRecommender):
-    """RecGOAT, as its abstract states it.
+    """RecGOAT, as its abstract states it, on LightGCN's footing: without all it adds it is LightGCN, to the digit.
 
     Source: the abstract for what there is: attentive graphs of items, users and both, users begun from texts, CMCL,
     OAT, adaptive fusion; its released code (revision ca24976) for how, wherever the code does it.
@@ -283,11 +258,16 @@ class RecGOAT(GraphRecommender):
         layers = 0 if self.listeners is None else config.layers
         self.attention = AttentionStack(config.dim, layers, config.heads, config.dropout)
         self.user_side = UserSide(config, inputs, {name: text.users for name, text in texts.items() if text.users})
-        self.item_table = nn.Parameter(torch.randn(self.n_items, config.dim) * 0.1) if config.ids else None
-        self.encoders = nn.ModuleDict({name: ItemSide(config, text.items) for name, text in texts.items()})
+        self.item_table = embeddings(self.n_items, config) if config.ids else None
+        stack = config.attention_layers, config.heads, config.dropout
+        graphs = {"neighbours": config.neighbours, "derived": inputs.derived}
+        encoders = {name: TextAttention(text.items, config.dim, *stack, **graphs) for name, text in texts.items()}
+        self.encoders = nn.ModuleDict(encoders)
         settings = EntropicSettings(config.oat_epsilon, config.oat_iterations, config.oat_gradient)
         self.transports = nn.ModuleDict({name: transport_of(config.oat, config.dim, settings) for name in texts})
-        self.fusion = ModalityFusion(config.fusion, config.first_weights(), config.dim, config.dropout)
+        self.fusion = ModalityFusion(
+            config.fusion, config.first_weights(), config.dim, config.dropout, normalised=config.scoring == "unit"
+        )
 
     def heard(self, rng: torch.Generator | None = None) -> Heard:
         """A pass over all graphs; with an `rng` with dropout, as in training."""
@@ -320,7 +300,7 @@ class RecGOAT(GraphRecommender):
         return Fused(ids, languages, present, self.fusion(ids, list(languages.values()), rng), cost)
 
     def vectors(self) -> tuple[Tensor, Tensor]:
-        """Final vectors; those of items have unit length, those of users do not."""
+        """Final vectors."""
         heard = self.heard()
         return heard.users, self.fused(heard).items
 
@@ -334,7 +314,7 @@ class RecGOAT(GraphRecommender):
         users, found = heard.users[batch.users], self.fused(heard, some, rng)
         terms = {
             "ranking": ranking_loss(users, found.items[taken], found.items[drawn]),
-            "penalty": config.l2_weight * self.squares_of(batch, negatives) / len(batch),
+            "penalty": config.l2_weight * self.penalised(batch, negatives),
         }
         if config.cmcl_weight:
             terms["alignment"] = config.cmcl_weight * self.contrast(users, found, taken, drawn)
@@ -356,16 +336,15 @@ class RecGOAT(GraphRecommender):
             found: the batch's items.
             taken, drawn: (pairs,) int64 places in `found` of each user's item and of its negative.
         """
-        config, n = self.config, len(users)
-        items, counts = torch.unique(taken, return_counts=True)
-        pool = None if config.mask_duplicates else counts
-        total = info_nce(users, found.items[taken], found.items[items], config.temperature, counts=pool) / n
+        config = self.config
+        how = config.temperature, config.mask_duplicates
+        total = contrast_of_pairs(users, found.items, taken, *how)
         sides = [(found.ids, torch.ones_like(found.ids[:, 0], dtype=torch.bool))]
         sides += [(found.languages[name], found.present[name]) for name in found.languages]
         pairs = [
-            self.pair_contrast(*one, *other, places) / n
+            contrast_of_sides(one, other, places[has_one[places] & has_other[places]], *how) / len(places)
             for places in (taken, drawn)
-            for one, other in combinations(sides, 2)
+            for (one, has_one), (other, has_other) in combinations(sides, 2)
         ]
         if not pairs:
             return total
@@ -373,18 +352,18 @@ class RecGOAT(GraphRecommender):
         between = between if config.cmcl_sign > 0 else 1 - between
         return (1 - config.cmcl_share) * total + config.cmcl_share * between
 
-    def pair_contrast(self, a: Tensor, has_a: Tensor, b: Tensor, has_b: Tensor, some: Tensor) -> Tensor:
-        """() summed over some items: one modality of each against another of all of them."""
-        items, counts = torch.unique(some[has_a[some] & has_b[some]], return_counts=True)
-        pool = None if self.config.mask_duplicates else counts
-        return info_nce(a[items], b[items], b[items], self.config.temperature, weights=counts, counts=pool)
-
-    def squares_of(self, batch: PairBatch, negatives: Tensor) -> Tensor:
-        """() sum of squares of the embeddings a batch looks up, each as often as it does."""
+    def penalised(self, batch: PairBatch, negatives: Tensor) -> Tensor:
+        """() sum of squares of all parameters, or of the embeddings a batch looks up, each as often as it does."""
+        if self.config.penalty == "all":
+            return self.squares()
         rows = [] if self.user_side.table is None else [self.user_side.table[batch.users]]
         if self.item_table is not None:
             rows += [self.item_table[batch.items], self.item_table[negatives]]
-        return torch.stack([row.square().sum() for row in rows]).sum() if rows else batch.users.new_zeros(()).float()
+        return (
+            torch.cat([row.flatten() for row in rows]).square().sum() / len(batch)
+            if rows
+            else negatives.new_zeros(()).float()
+        )
 
     @torch.no_grad()
     def diagnostics(self, batches: Iterable[UserBatch]) -> dict[str, float]:

@@ -50,3 +50,19 @@ def test_a_table_of_what_is_trained_trains_nothing_and_names_the_rest(folder, ca
     assert len(score["model_ids"]) == 1 and score["intervals"].keys() == {"recall@5", "ndcg@5", "novelty@5"}
     after = Warehouse(folder / "w").current()
     assert published is not None and after is not None and after.id == published.id
+
+
+def test_how_far_texts_lie_from_ids_stands_beside_the_row(folder, capsys):
+    words = ["compare", "--models", "popularity,recgoat@dim=8;heads=2;neighbours=2"]
+    assert cli.run([*words, "--json"]) == 0
+    popularity, recgoat = json.loads(capsys.readouterr().out)["scores"]
+    [model_id] = recgoat["model_ids"]
+    metrics = json.loads((folder / "w" / "models" / model_id / "checkpoint" / "metrics.json").read_text("utf-8"))
+    passes = [row for row in metrics["history"] if "w1_profiles" in row]
+    [best] = (row for row in passes if row["epoch"] == metrics["best_epoch"])
+    assert popularity["diagnostics"] == {}
+    assert recgoat["diagnostics"].keys() == {"w1_profiles", "w1_relative_profiles", "info_nce_profiles"}
+    for name, ends in recgoat["diagnostics"].items():
+        assert ends == [passes[0][name], best[name]]
+    assert cli.run(words) == 0
+    assert "w1_profiles" in capsys.readouterr().out

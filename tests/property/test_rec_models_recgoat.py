@@ -1,18 +1,21 @@
 """What RecGOAT's parts must do, against loops over a small world, and what its released code is known to do."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from rec_models import parse_config
+from rec_models import attention, neighbours, parse_config
 from rec_models.adaptive_transport import EntropicSettings, transport_of
+from rec_models.derived import DerivedArrays
 from rec_models.errors import MissingSemanticMatrixError, ModelSettingsError
 from rec_models.fusion import ModalityFusion
 from rec_models.graph import adjacency
 from rec_models.interactions import InteractionMatrix, ResidentInteractions
+from rec_models.losses import contrast_of_sides
 from rec_models.semantic import ModelInputs, SemanticMatrix, pooled_users
 
 SEED = 20260613
@@ -74,6 +77,7 @@ ABLATIONS = {
     "softmax": {"fusion": "softmax"},
     "attention between users and items": {"interaction_graph": "attention", "layers": 2},
     "released code": {"profile": "official_code"},
+    "scored by unit vectors": {"scoring": "unit", "penalty": "batch", "start": "normal"},
 }
 
 
@@ -90,24 +94,35 @@ def test_every_ablation_is_an_option_whose_parameters_all_learn(options):
     assert torch.equal(model.eval().scores(batch), model.scores(batch))
 
 
-def test_ids_are_those_of_lightgcn_with_layers_averaged():
+def test_without_all_it_adds_it_is_lightgcn_to_the_digit():
+    """From equal seeds equal weights, equal scores and equal terms of the loss: edges and negatives are drawn alike."""
+    inputs, shared = inputs_of(), {"dim": DIM, "layers": 2, "l2_weight": 1e-3, "edge_keep": 0.7, "batch_pairs": 64}
+    ours = built(inputs, modalities=(), user_graph="none", cmcl_weight=0, **shared)
+    torch.manual_seed(SEED)
+    theirs = parse_config({"name": "lightgcn", "layer_agg": "sum"} | shared).build(inputs)
+    assert len(list(ours.parameters())) == len(list(theirs.parameters())) == 2
+    assert torch.equal(ours.user_side.table, theirs.user_table) and torch.equal(ours.item_table, theirs.item_table)
+    for one, other in zip(ours.vectors(), theirs.vectors(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    batch = first_batch(ours, inputs)
+    terms = [model.loss(batch, torch.Generator().manual_seed(1), 0) for model in (ours, theirs)]
+    assert {name: float(term.detach()) for name, term in terms[0].items()} == {
+        name: float(term.detach()) for name, term in terms[1].items()
+    }
+
+
+def test_the_released_scoring_normalises_the_layer_of_items_and_their_length():
     inputs = inputs_of()
-    model = built(inputs, modalities=(), user_graph="none", layers=2)
     eye = torch.eye(N_USERS + N_ITEMS)
     step = adjacency(inputs.train)(eye)
-    first = torch.cat([model.user_side.table, model.item_table])
-    dense = (eye + step + step @ step) @ first / 3
-    heard = model.heard()
-    found = model.fused(heard)
-    torch.testing.assert_close(torch.cat([heard.users, found.ids]), dense)
-    norm = F.layer_norm(found.ids, (DIM,))
-    torch.testing.assert_close(found.items, F.normalize(norm), atol=1e-5, rtol=1e-5)
-
-
-def test_weights_of_nothing_leave_normalised_ids():
-    model = built(inputs_of(), fusion_start=(0.0, 0.0), **TWO)
-    found = model.fused(model.heard())
-    torch.testing.assert_close(found.items, F.normalize(F.layer_norm(found.ids, (DIM,))), atol=1e-5, rtol=1e-5)
+    for options in ({"modalities": (), "user_graph": "none"}, TWO | {"fusion_start": (0.0, 0.0)}):
+        model = built(inputs, scoring="unit", layer_agg="mean", layers=2, **options)
+        heard = model.heard()
+        found = model.fused(heard)
+        torch.testing.assert_close(found.items, F.normalize(F.layer_norm(found.ids, (DIM,))), atol=1e-4, rtol=1e-4)
+        if not options["modalities"]:
+            first = torch.cat([model.user_side.table, model.item_table])
+            torch.testing.assert_close(torch.cat([heard.users, found.ids]), (eye + step + step @ step) @ first / 3)
 
 
 def cosine_info_nce(queries, keys, pool, temperature):
@@ -145,22 +160,20 @@ def test_the_released_contrast_is_that_of_loops_over_the_batch(sign):
 def test_a_repeated_item_is_no_negative_of_itself_in_the_paper_profile():
     inputs = inputs_of()
     model = built(inputs)
-    found, has = model.fused(model.heard()), torch.ones(N_ITEMS, dtype=torch.bool)
-    some = torch.tensor([3, 3, 3, 3])
-    assert model.pair_contrast(found.ids, has, found.items, has, some).item() == pytest.approx(0, abs=1e-6)
-    released = built(inputs, profile="official_code")
-    twice = released.pair_contrast(found.ids, has, found.items, has, some).item()
+    found, some = model.fused(model.heard()), torch.tensor([3, 3, 3, 3])
+    assert model.config.mask_duplicates and not built(inputs, profile="official_code").config.mask_duplicates
+    assert contrast_of_sides(found.ids, found.items, some, 0.2, True).item() == pytest.approx(0, abs=1e-6)
+    twice = contrast_of_sides(found.ids, found.items, some, 0.2, False).item()
     assert twice == pytest.approx(4 * math.log(4), rel=1e-5)
 
 
 def test_equal_vectors_contrast_at_the_logarithm_of_their_number_and_none_exceeds_the_bound():
-    model, has = built(inputs_of()), torch.ones(N_ITEMS, dtype=torch.bool)
     items = torch.arange(N_ITEMS)
     equal = torch.ones(N_ITEMS, DIM)
-    assert float(model.pair_contrast(equal, has, equal, has, items)) / N_ITEMS == pytest.approx(math.log(N_ITEMS))
+    assert float(contrast_of_sides(equal, equal, items, 0.2, True)) / N_ITEMS == pytest.approx(math.log(N_ITEMS))
     one, other = torch.randn(2, N_ITEMS, DIM)
     for pair in ((one, other), (one, -one)):
-        assert 0 <= float(model.pair_contrast(pair[0], has, pair[1], has, items)) / N_ITEMS <= 10 + math.log(N_ITEMS)
+        assert 0 <= float(contrast_of_sides(*pair, items, 0.2, True)) / N_ITEMS <= 10 + math.log(N_ITEMS)
 
 
 @pytest.mark.parametrize("name", ["items", "items_tags", "users"])
@@ -261,10 +274,10 @@ def test_transport_of_items_is_zero_between_equal_clouds_and_blind_to_their_orde
 def test_at_the_width_of_baby_there_are_as_many_parameters_as_listed():
     transports = [transport_of("released", 800, SETTINGS) for _ in range(2)]
     assert sum(weight.numel() for each in transports for weight in each.parameters()) == 1_280_000
-    fusion = ModalityFusion("free", [0.8, 0.05], 800, 0.1)
+    fusion = ModalityFusion("free", [0.8, 0.05], 800, 0.1, normalised=True)
     assert fusion.norm.weight.numel() + fusion.norm.bias.numel() == 1600
     torch.testing.assert_close(fusion.shares(), torch.tensor([0.15, 0.8, 0.05]))
-    soft = ModalityFusion("softmax", [0.8, 0.05], 8, 0.1).shares()
+    soft = ModalityFusion("softmax", [0.8, 0.05], 8, 0.1, normalised=True).shares()
     torch.testing.assert_close(soft, torch.tensor([0.26, 0.50, 0.24]), atol=5e-3, rtol=0)
 
 
@@ -274,9 +287,27 @@ def test_a_profile_is_its_options_and_what_is_set_beside_it_stays():
     assert parse_config(code.key()) == code
 
 
+def test_graphs_are_found_once_for_the_same_vectors_whichever_model_asks(tmp_path, monkeypatch):
+    def unasked(*arguments):
+        raise AssertionError("these neighbours were found before")
+
+    inputs = replace(inputs_of(), derived=DerivedArrays(tmp_path))
+    batch = ResidentInteractions(inputs.train).batch(np.arange(N_USERS))
+    first = built(inputs, **TWO).eval().scores(batch)
+    kept = {path.name for path in tmp_path.iterdir()}
+    assert len(kept) == 4  # of items by either modality, of users by their texts and by what they took
+    monkeypatch.setattr(neighbours, "nearest_neighbours", unasked)
+    monkeypatch.setattr(attention, "co_interaction_neighbours", unasked)
+    assert torch.equal(built(inputs, **TWO).eval().scores(batch), first)
+    parse_config({"name": "freedom", "neighbours": 3, **TWO}).build(inputs)
+    with pytest.raises(AssertionError, match="found before"):
+        built(inputs, neighbours=4, **TWO)
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
 def test_refusals_name_what_is_wrong():
-    with pytest.raises(ModelSettingsError, match="heads must divide dim; 8 does not divide 12"):
-        parse_config({"name": "recgoat", "dim": 12})
+    with pytest.raises(ModelSettingsError, match="heads must divide dim; 2 does not divide 13"):
+        parse_config({"name": "recgoat", "dim": 13})
     with pytest.raises(ModelSettingsError, match="2 weights for 1 modalities"):
         parse_config({"name": "recgoat", "fusion_start": [0.5, 0.2]})
     with pytest.raises(ModelSettingsError, match="an item needs a modality"):
@@ -287,9 +318,9 @@ def test_refusals_name_what_is_wrong():
 
 def test_what_the_alignment_keeps_grows_with_the_batch_not_with_its_square():
     """Counted, not timed: bytes that autograd saves for the contrast of 2 n items are twice those of n."""
-    model, kept = built(inputs_of()), {}
+    kept = {}
     for n in (512, 1024):
-        has, items = torch.ones(n, dtype=torch.bool), torch.arange(n)
+        items = torch.arange(n)
         one, other = (torch.randn(n, DIM, requires_grad=True) for _ in range(2))
         sizes = {}
 
@@ -298,6 +329,6 @@ def test_what_the_alignment_keeps_grows_with_the_batch_not_with_its_square():
             return saved
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda saved: saved):
-            model.pair_contrast(one, has, other, has, items).backward()
+            contrast_of_sides(one, other, items, 0.2, True).backward()
         kept[n] = sum(sizes.values())
     assert kept[1024] < 2.2 * kept[512]

@@ -153,3 +153,13 @@ def test_the_format_is_the_one_named_or_the_files(tmp_path):
     for name, output in (("docx", None), (None, tmp_path / "t.docx"), ("table", tmp_path / "t.md")):
         with pytest.raises(SettingSyntaxError, match=r"markdown \(.md\), csv, latex \(.tex\) or html"):
             table_format(name, output)
+
+
+@pytest.mark.parametrize("format_name", ["markdown", "csv", "latex", "html"])
+def test_what_a_model_says_of_itself_stands_in_its_row_where_any_model_does(format_name):
+    plain = comparison()
+    assert "diagnostics" not in text_of(format_name)
+    told = [plain.scores[0], replace(plain.scores[1], diagnostics={"w1": (0.94, 0.55)})]
+    table = comparison_table(replace(plain, scores=told), "mult_vae", "00000007-ab")
+    assert table.columns[-1] == "diagnostics" and [row.values[-1] for row in table.rows] == [None, "w1 0.94 to 0.55"]
+    assert "w1 0.94 to 0.55" in written(table, format_name)
