@@ -47,8 +47,8 @@ class BANDVAEConfig(RecommenderConfig):
         deviation, text_deviation: standard deviations of the priors.
         prototype_gradient, noise, normalised_steps, prototype_dropout: see `FactorOptions`.
         hidden_items: share of a user's items that no channel sees in a training step, so that the words of a hidden
-            item cannot give it away; `dropout` takes entries from each factor besides. 0 is the paper: words tell what
-            was dropped.
+            item cannot give it away. 0 is the paper: words tell what was dropped.
+        dropout, text_dropout: share of entries (items, words) taken from each factor besides.
         text: what the text channel counts (`rec_models.text_units`), or `none`: interactions alone.
         concepts: how many concepts there are, where `text` counts them.
         semantic_items: a channel more, in which items lie where their texts put them; it predicts items too.
@@ -62,7 +62,8 @@ class BANDVAEConfig(RecommenderConfig):
         alignment: `sinkhorn`, `softmax` over all pairs, or `diagonal`.
         epsilon: of the alignment; 0.02 to 2 in the paper, which plans are almost even above 0.2.
         unit_costs: distances for the plan between unit vectors, within 0 to 4 whatever `deviation` is.
-        transfer: `both`; `map` without the distances in the loss; `regularise` without fusion.
+        transfer: `both`; `map` without the distances in the loss; `regularise` without fusion: texts shape the factors
+            in training, and nothing of a text reaches the decoder of items, so that its words can give nothing away.
         fusion: `adaptive`, or `mean`: the mean of both mapped factors, the same for both decoders.
         kl_cap, text_kl_cap, kl_anneal_steps: weights of the divergences grow by 1 / steps each step, up to their caps.
         language: `profiles`, or a control that carries no meaning: `shuffled` texts, `random` ones.
@@ -83,6 +84,7 @@ class BANDVAEConfig(RecommenderConfig):
     deviation: float = Field(default=0.075, gt=0)
     text_deviation: float = Field(default=0.075, gt=0)
     dropout: float = Field(default=0.5, ge=0, lt=1)
+    text_dropout: float = Field(default=0.5, ge=0, lt=1)
     prototype_dropout: float = Field(default=0.5, ge=0, lt=1)
     prototype_gradient: PrototypeGradient = "none"
     normalised_steps: bool = True
@@ -149,6 +151,7 @@ class BANDVAEConfig(RecommenderConfig):
             self.options(),
             factors=self.text_factors,
             iterations=self.text_iterations,
+            dropout=self.text_dropout,
             deviation=self.text_deviation,
             own_units=own_units,
         )

@@ -28,6 +28,7 @@ from flows.report import (
     TextCoverage,
     render,
 )
+from flows.report.charts import heat_map
 
 HOSTILE = "<script>alert('x')</script><img src=//evil.example onerror=alert(1)> \"' & \u202e\x00\ud800 {{ 7*7 }}"
 
@@ -207,3 +208,15 @@ def test_every_day_of_asking_is_a_row_whose_unknowns_are_no_zeros() -> None:
     assert "2026-11-20 – m 5 4 – 500 – $0.0123 – –" in page.text
     assert "2026-11-21 openai Silver Trebuchet 1,203 1,200 7 120,000 24,000 unknown 3 1" in page.text
     assert "asked of language models" not in Elements(render(content(cost_rows=()))).text
+
+
+def test_a_heat_map_shows_the_shares_of_each_row_and_nothing_of_a_row_without_mass():
+    chart = heat_map([[0.1, 0.3], [0.0, 0.0]], "plan")
+    assert [(cell.value, cell.strength) for cell in chart.cells] == [
+        ("25 %", 0.25),
+        ("75 %", 0.75),
+        *[("0 %", 0.0)] * 2,
+    ]
+    assert [tick.label for tick in chart.rows] == ["interest 1", "interest 2"] and len(chart.columns) == 2
+    assert all(cell.x + chart.size <= chart.width and cell.y + chart.size <= chart.height for cell in chart.cells)
+    assert heat_map([], "nobody").cells == ()
