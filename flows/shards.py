@@ -49,7 +49,7 @@ def _runner(engine: EngineSettings) -> Any:
                 return DaskTaskRunner(address=engine.address)
             alone = {"n_workers": engine.workers, "threads_per_worker": 1, "dashboard_address": None}
             return DaskTaskRunner(cluster_kwargs=alone)
-        from prefect_ray.task_runners import RayTaskRunner
+        from prefect_ray.task_runners import RayTaskRunner  # pyright: ignore[reportMissingImports] - an extra of its own
     except ImportError as error:
         raise MissingRunnerError(engine.runner) from error
     if engine.address:
