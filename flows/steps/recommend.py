@@ -76,6 +76,7 @@ def recommend_items(workspace: Workspace, snapshot_id: str, model: PlannedModel,
         "k": settings.k,
         "rows": len(whose),
         "users": len(np.unique(whose)),
+        "n_asked": len(users),
         **({"variants": {arm.name: int((dealt == place).sum()) for place, arm in enumerate(arms)}} if shares else {}),
         **({"has_factors": True} if told.get("has_factors") else {}),
     }
