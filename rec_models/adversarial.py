@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rec_models.diffusion import sinusoidal
+
 Activation = Literal["leaky_relu", "relu", "sigmoid", "tanh"]
 Game = Literal["wasserstein", "kl"]
 
@@ -23,6 +25,20 @@ def layers_of(dims: Sequence[int], activation: Activation) -> nn.Sequential:
     for n_in, n_out in pairwise(dims):
         parts += [*([kinds[activation]()] if parts else []), nn.Linear(n_in, n_out)]
     return nn.Sequential(*parts)
+
+
+class AtStep(nn.Module):
+    """A network of rows, of a step, and of what else it is told."""
+
+    def __init__(self, n_in: int, time_dim: int, hidden: tuple[int, ...], n_out: int, activation: Activation) -> None:
+        super().__init__()
+        self.time_dim = time_dim
+        self.time = nn.Linear(time_dim, time_dim)
+        self.layers = layers_of((n_in + time_dim, *hidden, n_out), activation)
+
+    def forward(self, told: list[Tensor], step: Tensor) -> Tensor:
+        """(batch, n_out) of the parts told, beside each other, and of the step (batch,)."""
+        return self.layers(torch.cat([*told, self.time(sinusoidal(step + 1, self.time_dim))], 1))
 
 
 def critic_loss(real: Tensor, made: Tensor, game: Game) -> Tensor:

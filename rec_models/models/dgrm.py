@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rec_models.adversarial import (
     Activation,
+    AtStep,
     Game,
     between_samples,
     clip_weights,
@@ -21,13 +22,12 @@ from rec_models.adversarial import (
     flat_penalty,
     generator_loss,
     gradient_penalty,
-    layers_of,
     slopes,
 )
 from rec_models.blocks import dense_rows
-from rec_models.diffusion import Between, NoiseSchedule, sinusoidal
+from rec_models.diffusion import Between, NoiseSchedule
 from rec_models.errors import DivergedError
-from rec_models.interactions import PairBatch, ResidentInteractions, UserBatch
+from rec_models.interactions import InteractionMatrix, PairBatch, ResidentInteractions, UserBatch
 from rec_models.rating_condition import Attended, Condition, InWords
 from rec_models.recommender import GradientRecommender, ParameterGroup, RecommenderConfig
 from rec_models.semantic import Language, ModelInputs, language_of
@@ -45,6 +45,7 @@ _OFFICIAL: dict[str, Any] = {
     "critic_hidden_dims": (256,),
     "activation": "relu",
     "output": "linear",
+    "output_start": "random",
     "critic": "frozen",
     "lipschitz": "flat",
     "penalty_weight": 0.01,
@@ -55,6 +56,10 @@ _OFFICIAL: dict[str, Any] = {
     "betas": (0.9, 0.999),
     "weight_decay": 1e-2,
 }
+# Ratings at the mean of all that an item's mean begins with.
+_DAMPING = 10.0
+# What the output's first weights are multiplied by where it begins at the means: 0 would let no gradient through.
+_HUSHED = 0.1
 # Users predicted for at once, and users' batches whose game a validation pass looks into.
 _USERS_AT_ONCE = 256
 _BATCHES_DIAGNOSED = 4
@@ -72,12 +77,13 @@ class DGRMConfig(RecommenderConfig):
         train_step: the only step trained on, 1..steps; None draws every step.
         noise_dim: width of the generator's own noise; None is one number an item.
         hidden_dims, critic_hidden_dims, activation, output, time_dim: of the two networks.
+        output_start: the generator's rows begin near every item's mean rating, or anywhere.
         critic: `learned`, `frozen` as it began, or `off`: the reconstruction alone.
         game: `wasserstein`, or `kl` for DGRM-KL, an ordinary adversary.
         critic_condition: show the critic the noised row beside the one it judges.
         lipschitz, penalty_weight, clip: what bounds the critic's slope; `flat` is R1. DGRM-KL needs none.
         generator_steps, critic_steps, turns: how many steps of each a batch, or passes of each an epoch.
-        reconstruction_weight, reconstruction: squared error at rated items, summed or averaged over a user's items.
+        reconstruction_weight, reconstruction: squared error of ratings, summed or averaged over what a user rated.
         prediction_steps: denoising steps that a prediction takes, 0..steps; 0 is the generator's row from the noised.
         x0_per_step: whether each of them asks the generator anew, or the first one only.
         pred_mode: `x0` is the generator's last row, `posterior` what the steps end in, of which an unseen item keeps a
@@ -107,6 +113,7 @@ class DGRMConfig(RecommenderConfig):
     critic_hidden_dims: tuple[int, ...] = Field(default=(256, 128), min_length=1)
     activation: Activation = "leaky_relu"
     output: Literal["sigmoid", "linear"] = "sigmoid"
+    output_start: Literal["item_means", "random"] = "item_means"
     time_dim: int = Field(default=10, ge=2)
     critic: Literal["learned", "frozen", "off"] = "learned"
     game: Game = "wasserstein"
@@ -159,32 +166,18 @@ class DGRMConfig(RecommenderConfig):
         return DGRM(self, inputs)
 
 
-class AtStep(nn.Module):
-    """A network of rows, of a step, and of what else it is told."""
-
-    def __init__(self, n_in: int, time_dim: int, hidden: tuple[int, ...], n_out: int, activation: Activation) -> None:
-        super().__init__()
-        self.time_dim = time_dim
-        self.time = nn.Linear(time_dim, time_dim)
-        self.layers = layers_of((n_in + time_dim, *hidden, n_out), activation)
-
-    def forward(self, told: list[Tensor], step: Tensor) -> Tensor:
-        """(batch, n_out) of the parts told, beside each other, and of the step (batch,)."""
-        return self.layers(torch.cat([*told, self.time(sinusoidal(step + 1, self.time_dim))], 1))
-
-
 class DGRM(GradientRecommender):
     """DGRM.
 
     Source: the paper's sections 3.1-3.4 and equations 16-25; the authors' code for the profile `official_code`.
     Deviations: the posterior's mean and deviation are the exact ones; the paper's print differs. Both rows of a pair
     lie on one path of noise. The paper does not say what bounds the critic: a gradient penalty by default. It does
-    not say what the networks are: multilayer perceptrons without batch normalisation. Predictions are the generator's
-    rows by default, since after T' steps an unseen item keeps about T'/T of its rating and no threshold on ratings
-    can be met; they are the mean of 8 draws whose noise is the same for every user and every call. A generator's turn
-    comes before the critic's. Of the authors' code, `official_code` leaves out the random step that a prediction
-    begins from, the mask in its first step and the selection on test; with `critic` learned it is what that code
-    means to be.
+    not say what the networks are: multilayer perceptrons, their output begun at the items' means, without batch
+    normalisation. Predictions are the generator's rows by default, since after T' steps an unseen item keeps about
+    T'/T of its rating and no threshold on ratings can be met; they are the mean of 8 draws whose noise is the same
+    for every user and every call. A generator's turn comes before the critic's. Of the authors' code, `official_code`
+    leaves out the random step that a prediction begins from, the mask in its first step and the selection on test;
+    with `critic` learned it is what that code means to be.
     """
 
     predicts_ratings = True
@@ -204,9 +197,21 @@ class DGRM(GradientRecommender):
         told = self.condition.width
         n_in = n_items + self.noise_dim + told
         self.generator = AtStep(n_in, config.time_dim, config.hidden_dims, n_items, config.activation)
+        if config.output_start == "item_means":
+            self._start_at(inputs.train)
         n_judged = n_items * (2 if config.critic_condition else 1) + told
         critic = AtStep(n_judged, config.time_dim, config.critic_hidden_dims, 1, config.activation)
         self.critic = None if config.critic == "off" else critic
+
+    @torch.no_grad()
+    def _start_at(self, train: InteractionMatrix) -> None:
+        """The output near the items' damped means, so that what is learnt is how a user differs from them."""
+        share = torch.from_numpy(train.damped_item_means(_DAMPING)) / self.top
+        if self.config.output == "sigmoid":
+            share = (share / self.highest).clamp(0.01, 0.99).logit()
+        last = cast(nn.Linear, self.generator.layers[-1])
+        last.bias.copy_(share)
+        last.weight.mul_(_HUSHED)
 
     def batches(
         self, history: ResidentInteractions, order: np.random.Generator, size: int
@@ -230,7 +235,7 @@ class DGRM(GradientRecommender):
             return self._critic_terms(batch, told.detach(), rng)
         start, rated = self._rows(batch)
         made, pair = self._made(batch, start, told, rng)
-        errors = ((made - start) * rated).square().sum(1)
+        errors = self.top**2 * ((made - start) * rated).square().sum(1)  # in ratings, whatever the rows are scaled to
         if self.config.reconstruction == "mean_rated":
             errors = errors / batch.lengths.clamp_min(1)
         terms = {"reconstruction": self.config.reconstruction_weight * errors.mean()}

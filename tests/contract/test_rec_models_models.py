@@ -56,8 +56,7 @@ SMALL = {
     "auto_rec": {"hidden_dim": 12, "dropout": 0.2},
     "diffrec": {"hidden_dim": 16, "dropout": 0.1},
     "cfgan": {"hidden_dims": [16], "critic_hidden_dims": [8], "zero_share": 0.1},
-    "dgrm": {"hidden_dims": [16], "critic_hidden_dims": [8], "noise_dim": 4, "samples": 2}
-    | {"reconstruction_weight": 5.0},
+    "dgrm": {"hidden_dims": [16], "critic_hidden_dims": [8], "noise_dim": 4, "samples": 2},
 }
 # Popularity cannot know a user's colour, and random does not want to; every other model must.
 IMPERSONAL = {"popularity", "random", "constant", "item_mean"}

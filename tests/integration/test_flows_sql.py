@@ -76,9 +76,9 @@ def test_a_file_that_is_there_stays_unless_forced(sql, tmp_path):
     [
         ((), "--export FILE.duckdb"),
         ((ALL, "--export", "x.duckdb"), "one of them"),
-        ((ALL, "--format", "xlsx"), "csv, json or parquet"),
+        ((ALL, "--format", "xlsx"), "csv, json, jsonl or parquet"),
         ((ALL, "--format", "parquet"), "--output FILE.parquet"),
-        ((ALL, "--output", "rows.txt"), "csv, json or parquet"),
+        ((ALL, "--output", "rows.txt"), "csv, json, jsonl or parquet"),
         ((ALL, "--output", "no/such/folder.csv"), "a folder that exists"),
         (("--export", "."), "a folder that exists"),
     ],

@@ -69,7 +69,7 @@ def test_a_user_is_shown_what_is_left_of_their_taste(folders, name):
     for user in (2, 3):
         shown = model.recommend(f"u{user:02d}", k=1)
         assert parity(shown) == {user % 2}
-        known = model._known.batch(np.array([user])).items.tolist()
+        known = model._rows[0].batch(np.array([user])).items.tolist()
         everything = [int(item_id[1:]) for item_id, _ in model.recommend(f"u{user:02d}", k=99)]
         assert sorted([*everything, *known]) == list(range(N_ITEMS))
     assert [score for _, score in model.recommend("u05", k=9)] == sorted(
