@@ -18,7 +18,7 @@ from rec_models.blocks import dropped
 from rec_models.derived import DerivedArrays
 from rec_models.graph import SparseMatrix, pair_arrays
 from rec_models.interactions import InteractionMatrix
-from rec_models.neighbours import Neighbours, first_highest, kept_neighbours, neighbour_matrix
+from rec_models.neighbours import Neighbours, first_highest, neighbour_matrix
 from rec_models.semantic import SemanticMatrix
 
 _EDGES_AT_ONCE = 1 << 14  # whose rows stay in a CPU's second-level cache while they are multiplied
@@ -109,36 +109,40 @@ class TextAttention(nn.Module):
     """One modality of all items: texts mapped to the width of IDs, then heard by neighbours of similar text.
 
     Args:
-        layers, heads, dropout: of the attention; without layers nobody hears anybody.
+        alike: the neighbours; without any nobody hears anybody.
+        layers, heads, dropout: of the attention.
+        residual: an item keeps its own mapped text beside what it hears.
 
     Source: RecGOAT's code.
-    Deviations: an item never neighbours itself beyond its self loop, where the code's zeroed diagonal lets an item
-    whose similarities are all negative choose itself.
+    Deviations: `residual`, which the code has not. An item never neighbours itself beyond its self loop, where the code's
+    zeroed diagonal lets an item whose similarities are all negative choose itself.
     """
 
     def __init__(
         self,
         items: SemanticMatrix,
+        alike: Neighbours | None,
         dim: int,
         layers: int,
         heads: int,
         dropout: float,
-        *,
-        neighbours: int,
-        derived: DerivedArrays,
+        residual: bool,
     ) -> None:
         super().__init__()
         self.register_buffer("vectors", items.vectors.float(), persistent=False)
         self.register_buffer("present", items.present, persistent=False)
+        self.residual = residual
         self.map = nn.Linear(items.dim, dim)
         self.attention = AttentionStack(dim, layers, heads, dropout)
-        alike = [kept_neighbours(derived, items.vectors, items.present, neighbours)] if layers else []
-        self.graph = neighbourhood(alike)
+        self.graph = None if alike is None else neighbourhood([alike])
 
     def forward(self, rng: torch.Generator | None) -> Tensor:
         """(n_items, dim); what stands in rows without text means nothing."""
         mapped = self.map(self.get_buffer("vectors"))
-        return mapped if self.graph is None else self.attention(mapped, self.graph, rng)
+        if self.graph is None:
+            return mapped
+        heard = self.attention(mapped, self.graph, rng)
+        return mapped + heard if self.residual else heard
 
 
 class _Weights(torch.autograd.Function):

@@ -18,11 +18,12 @@ from rec_models.attention import (
     kept_co_interaction_neighbours,
     neighbourhood,
 )
+from rec_models.derived import DerivedArrays
 from rec_models.fusion import FusionForm, ModalityFusion
 from rec_models.graph import GraphConfig, GraphRecommender, LayerSum, adjacency, kept_edges, ranking_loss, smoothed
 from rec_models.interactions import PairBatch, UserBatch
 from rec_models.losses import contrast_of_pairs, contrast_of_sides
-from rec_models.neighbours import kept_neighbours
+from rec_models.neighbours import Neighbours, kept_neighbours
 from rec_models.semantic import Language, ModelInputs, SemanticMatrix, Texts, texts_of
 from rec_models.transport import PlanGradient
 
@@ -35,10 +36,12 @@ _OFFICIAL_CODE = {
     "penalty": "batch",
     "l2_weight": 1e-4,
     "neighbours": 20,
+    "attention_residual": False,
     "heads": 8,
     "user_init": "id",
     "user_graph": "none",
     "fusion_start": (0.8,),
+    "cmcl_pairs": 1 << 30,
     "cmcl_sign": -1,
     "cmcl_weight": 0.032,
     "mask_duplicates": False,
@@ -64,6 +67,7 @@ class RecGOATConfig(GraphConfig):
         ids: items have embeddings of their own; otherwise they enter the graph as the mean of their modalities.
         neighbours: of an item in each modality, and of a user.
         attention_layers: of graph attention over neighbours; 0 leaves linear maps of texts.
+        attention_residual: an item keeps its own mapped text beside what it hears.
         heads: of attention; must divide `dim`.
         dropout: of attention and of fused vectors.
         user_init: users enter the graph as an embedding, with their mapped texts added to it, or as those alone.
@@ -71,6 +75,7 @@ class RecGOATConfig(GraphConfig):
         user_fuse: what they hear is added to what the interaction graph says, or passes a gate first.
         cmcl_weight: of the contrast; 0 leaves it out.
         cmcl_share: of pairs of modalities in the contrast; the rest is between users and the items they took (ρ).
+        cmcl_pairs: of a batch that the contrast looks at.
         cmcl_sign: 1 draws modalities of an item together; -1 is the released code, which drives them apart.
         temperature: of the contrast (τ).
         mask_duplicates: an item that is in a batch twice is no negative of itself.
@@ -105,6 +110,7 @@ class RecGOATConfig(GraphConfig):
     l2_weight: float = Field(default=1e-5, ge=0)
     neighbours: int = Field(default=10, ge=1)
     attention_layers: int = Field(default=1, ge=0)
+    attention_residual: bool = True
     heads: int = Field(default=2, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     user_init: Literal["id", "id+llm", "llm"] = "id+llm"
@@ -112,6 +118,7 @@ class RecGOATConfig(GraphConfig):
     user_fuse: Literal["add", "gate"] = "add"
     cmcl_weight: float = Field(default=0.05, ge=0)
     cmcl_share: float = Field(default=0.5, ge=0, le=1)
+    cmcl_pairs: int = Field(default=1024, ge=1)
     cmcl_sign: Literal[1, -1] = 1
     temperature: float = Field(default=0.2, gt=0)
     mask_duplicates: bool = True
@@ -202,11 +209,11 @@ class UserSide(nn.Module):
         )
         for name, matrix in read.items():
             self.register_buffer(f"vectors_{name}", matrix.vectors.float() * matrix.present[:, None], persistent=False)
-        asked, k = config.user_graph if config.attention_layers else "none", config.neighbours
-        alike = texts.values() if asked in ("profiles", "both") else []
-        found = [kept_neighbours(inputs.derived, text.vectors, text.present, k) for text in alike]
+        asked = config.user_graph if config.attention_layers else "none"
+        read_too = texts.values() if asked in ("profiles", "both") else []
+        found = [alike(text, config, inputs.derived) for text in read_too]
         if asked in ("interactions", "both"):
-            found.append(kept_co_interaction_neighbours(inputs.derived, inputs.train, k))
+            found.append(kept_co_interaction_neighbours(inputs.derived, inputs.train, config.neighbours))
         self.graph = neighbourhood(found)
         layers = 0 if self.graph is None else config.attention_layers
         self.attention = AttentionStack(config.dim, layers, config.heads, config.dropout)
@@ -228,6 +235,11 @@ class UserSide(nn.Module):
         if self.gate is not None:
             heard = torch.sigmoid(self.gate(torch.cat([users, heard], 1))) * heard
         return users + heard
+
+
+def alike(texts: SemanticMatrix, config: RecGOATConfig, derived: DerivedArrays) -> Neighbours:
+    """The nearest by these texts."""
+    return kept_neighbours(derived, texts.vectors, texts.present, config.neighbours)
 
 
 def embeddings(n: int, config: RecGOATConfig) -> nn.Parameter:
@@ -259,10 +271,11 @@ class RecGOAT(GraphRecommender):
         self.attention = AttentionStack(config.dim, layers, config.heads, config.dropout)
         self.user_side = UserSide(config, inputs, {name: text.users for name, text in texts.items() if text.users})
         self.item_table = embeddings(self.n_items, config) if config.ids else None
-        stack = config.attention_layers, config.heads, config.dropout
-        graphs = {"neighbours": config.neighbours, "derived": inputs.derived}
-        encoders = {name: TextAttention(text.items, config.dim, *stack, **graphs) for name, text in texts.items()}
-        self.encoders = nn.ModuleDict(encoders)
+        stack = config.attention_layers, config.heads, config.dropout, config.attention_residual
+        self.encoders = nn.ModuleDict()
+        for name, (items, _) in texts.items():
+            found = alike(items, config, inputs.derived) if config.attention_layers else None
+            self.encoders[name] = TextAttention(items, found, config.dim, *stack)
         settings = EntropicSettings(config.oat_epsilon, config.oat_iterations, config.oat_gradient)
         self.transports = nn.ModuleDict({name: transport_of(config.oat, config.dim, settings) for name in texts})
         self.fusion = ModalityFusion(
@@ -317,7 +330,8 @@ class RecGOAT(GraphRecommender):
             "penalty": config.l2_weight * self.penalised(batch, negatives),
         }
         if config.cmcl_weight:
-            terms["alignment"] = config.cmcl_weight * self.contrast(users, found, taken, drawn)
+            n = config.cmcl_pairs  # pairs come in random order
+            terms["alignment"] = config.cmcl_weight * self.contrast(users[:n], found, taken[:n], drawn[:n])
         if config.oat_weight and config.modalities:
             terms["transport"] = config.oat_weight * found.cost
         return terms
