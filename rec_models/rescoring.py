@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rec_models.bundle import Bundle
+from rec_models.bundle import SEEN, Bundle
 from rec_models.errors import NothingToEvaluateError
 from rec_models.evaluation import Evaluation, evaluate
 from rec_models.interactions import InteractionMatrix, ResidentInteractions, UserBatch
-from rec_models.measured import ranked
+from rec_models.measured import histories_of, ranked
 from rec_models.recommender import Recommender
 from rec_models.settings import parse_evaluation
 from rec_models.training import load_trained
@@ -92,9 +92,8 @@ def rescored(newer: Bundle, older: Bundle, device: torch.device) -> Rescored:
     if targets.nnz == 0:
         raise NothingToEvaluateError("test")
     n_shown = int(test.lengths()[users >= 0].sum()) - targets.nnz
-    history = ResidentInteractions(inputs.known, device)
-    train = history if inputs.known is inputs.train else ResidentInteractions(inputs.train, device)
-    exclude = ResidentInteractions(inputs.known.union(shown), device) if n_shown else None
+    train, history, masked = histories_of(newer, inputs, device)
+    exclude = ResidentInteractions(inputs.known.union(newer.part(SEEN), shown), device) if n_shown else masked
     challenger = ranked(load_trained(newer, device), inputs, settings.cold_items)
     champion = ranked(load_trained(older, device), before, settings.cold_items)
     champion = Translated(champion, users, items, before.n_items).to(device)
@@ -136,5 +135,5 @@ def _without(test: InteractionMatrix, shown: InteractionMatrix, kept: NDArray[np
     user = cells[0] // test.n_items
     fresh &= kept[user]
     return InteractionMatrix.from_pairs(
-        user[fresh], test.indices[fresh], None, n_users=test.n_users, n_items=test.n_items
+        user[fresh], test.indices[fresh], test.values[fresh], n_users=test.n_users, n_items=test.n_items
     )
