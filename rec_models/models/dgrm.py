@@ -134,8 +134,8 @@ class DGRMConfig(RecommenderConfig):
     attention_dim: int = Field(default=0, ge=0)
     language: Literal["none"] | Language = "none"
     language_dim: int = Field(default=32, ge=1)
-    learning_rate: float | None = Field(default=1e-3, gt=0)
-    critic_learning_rate: float | None = Field(default=1e-3, gt=0)
+    learning_rate: float | None = Field(default=3e-4, gt=0)
+    critic_learning_rate: float | None = Field(default=3e-4, gt=0)
     betas: tuple[float, float] = (0.5, 0.9)
     weight_decay: float | None = Field(default=0.0, ge=0)
     divergence_limit: float = Field(default=1e4, gt=0)
