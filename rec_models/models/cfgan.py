@@ -26,8 +26,9 @@ class CFGANConfig(RecommenderConfig):
         hidden_dims, critic_hidden_dims, activation: of generator and discriminator.
         zero_share: share of a row's other items whose output is drawn to zero, anew in every step.
         masked_share: share of a row's other items whose output the discriminator also sees.
-        zero_weight: weight of the squared output at the first of these.
-        reconstruction_weight: weight of the squared error at taken items, which the published model has not.
+        zero_weight: weight of the squared output at the first of these; None is 0.03, and 0 with `ratings`, since
+            an item that was not rated is no 0.
+        reconstruction_weight: weight of the squared error at taken items, in ratings, which the published model has not.
         generator_steps, critic_steps: of each a batch.
         learning_rate, critic_learning_rate, weight_decay: null takes those of `training`.
     """
@@ -43,7 +44,7 @@ class CFGANConfig(RecommenderConfig):
     activation: Activation = "sigmoid"
     zero_share: float = Field(default=0.7, ge=0, le=1)
     masked_share: float = Field(default=0.7, ge=0, le=1)
-    zero_weight: float = Field(default=0.03, ge=0)
+    zero_weight: float | None = Field(default=None, ge=0)
     reconstruction_weight: float = Field(default=0.1, ge=0)
     generator_steps: int = Field(default=4, ge=1)
     critic_steps: int = Field(default=2, ge=1)
@@ -102,13 +103,15 @@ class CFGAN(GradientRecommender):
         verdict = self.critic(torch.cat([rows, shown], 1)).squeeze(1)
         if batch.turn == "critic":
             return {"critic": critic_loss(self.critic(torch.cat([rows, rows], 1)).squeeze(1), verdict, "kl")}
-        zeros = self._others(taken, config.zero_share, rng)
-        errors = ((made - rows) * taken).square().sum(1).mean()
-        return {
+        errors = self.top**2 * ((made - rows) * taken).square().sum(1).mean()
+        terms = {
             **({"reconstruction": config.reconstruction_weight * errors} if config.reconstruction_weight else {}),
             "adversarial": generator_loss(verdict, "kl"),
-            "zeros": config.zero_weight * (made * zeros).square().sum(1).mean(),
         }
+        if weight := (0.0 if config.ratings else 0.03) if config.zero_weight is None else config.zero_weight:
+            zeros = self._others(taken, config.zero_share, rng)
+            terms["zeros"] = weight * (made * zeros).square().sum(1).mean()
+        return terms
 
     @staticmethod
     def _others(taken: Tensor, share: float, rng: torch.Generator) -> Tensor:
