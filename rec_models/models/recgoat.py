@@ -123,7 +123,7 @@ class RecGOATConfig(GraphConfig):
     temperature: float = Field(default=0.2, gt=0)
     mask_duplicates: bool = True
     oat: TransportForm = "sample"
-    oat_weight: float = Field(default=0.2, ge=0)
+    oat_weight: float = Field(default=0.02, ge=0)
     oat_epsilon: float = Field(default=0.05, gt=0)
     oat_items: int = Field(default=128, ge=2)
     oat_iterations: int = Field(default=30, ge=1)

@@ -32,6 +32,8 @@ name = "popularity"
 baselines = []
 [recommend]
 k = 3
+[promotion]
+gate = false
 [warehouse]
 root = "w"
 """

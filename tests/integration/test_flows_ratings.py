@@ -100,7 +100,7 @@ def test_the_full_catalogue_asks_for_what_was_liked_and_shows_no_more_than_that(
 def test_a_list_holds_nothing_that_was_rated(folder, capsys):
     words = [
         word
-        for setting in (*GIVEN, "evaluation.relevant_rating=4", "evaluation.baselines=[]")
+        for setting in (*GIVEN, "evaluation.relevant_rating=4", "evaluation.baselines=[]", "promotion.gate=false")
         for word in ("--set", setting)
     ]
     for model in ("popularity", "item_mean"):

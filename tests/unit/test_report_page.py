@@ -28,7 +28,7 @@ from flows.report import (
     TextCoverage,
     render,
 )
-from flows.report.charts import heat_map
+from flows.report.heat_map import heat_map
 
 HOSTILE = "<script>alert('x')</script><img src=//evil.example onerror=alert(1)> \"' & \u202e\x00\ud800 {{ 7*7 }}"
 
