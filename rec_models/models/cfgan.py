@@ -29,7 +29,7 @@ class CFGANConfig(RecommenderConfig):
         zero_weight: weight of the squared output at the first of these; None is 0.03, and 0 with `ratings`, where
             an item that was not rated is no 0.
         reconstruction_weight: weight of the squared error at taken items, in ratings, which the published model has not.
-        generator_steps, critic_steps: of each a batch.
+            an item that was not rated is no 0 there.
         learning_rate, critic_learning_rate, weight_decay: null takes those of `training`.
     """
 
