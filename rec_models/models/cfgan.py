@@ -28,8 +28,8 @@ class CFGANConfig(RecommenderConfig):
         masked_share: share of a row's other items whose output the discriminator also sees.
         zero_weight: weight of the squared output at the first of these; None is 0.03, and 0 with `ratings`, where
             an item that was not rated is no 0.
-        reconstruction_weight: weight of the squared error at taken items, in ratings, which the published model has not.
-            an item that was not rated is no 0 there.
+        reconstruction_weight: weight of the squared error at taken items, in ratings; the published model has none.
+        generator_steps, critic_steps: of each a batch.
         learning_rate, critic_learning_rate, weight_decay: null takes those of `training`.
     """
 
