@@ -62,6 +62,15 @@ class Condition(nn.Module):
         super().__init__()
         self.parts, self.width = nn.ModuleList(parts), width
 
+    @classmethod
+    def of(
+        cls, n_items: int, attention_dim: int, texts: tuple[SemanticMatrix, SemanticMatrix] | None, dim: int
+    ) -> Condition:
+        """Attention where its width is not 0, and `dim` numbers in words where there are texts of items and users."""
+        attended = [Attended(n_items, attention_dim)] if attention_dim else []
+        told = [] if texts is None else [InWords(*texts, dim)]
+        return cls(*attended, *told, width=attention_dim + (dim if told else 0))
+
     def forward(self, batch: UserBatch) -> Tensor:
         """The parts beside each other."""
         nothing = batch.values.new_zeros(len(batch), 0)

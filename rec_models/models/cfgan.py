@@ -26,9 +26,9 @@ class CFGANConfig(RecommenderConfig):
         hidden_dims, critic_hidden_dims, activation: of generator and discriminator.
         zero_share: share of a row's other items whose output is drawn to zero, anew in every step.
         masked_share: share of a row's other items whose output the discriminator also sees.
-        zero_weight: weight of the squared output at the first of these; None is 0.03, and 0 with `ratings`, since
+        zero_weight: weight of the squared output at the first of these; None is 0.03, and 0 with `ratings`, where
             an item that was not rated is no 0.
-        reconstruction_weight: weight of the squared error at taken items, in ratings, which the published model has not.
+        reconstruction_weight: weight of the squared error at taken items, in ratings; the published model has none.
         generator_steps, critic_steps: of each a batch.
         learning_rate, critic_learning_rate, weight_decay: null takes those of `training`.
     """

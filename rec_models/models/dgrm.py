@@ -28,7 +28,7 @@ from rec_models.blocks import dense_rows
 from rec_models.diffusion import Between, NoiseSchedule
 from rec_models.errors import DivergedError
 from rec_models.interactions import InteractionMatrix, PairBatch, ResidentInteractions, UserBatch
-from rec_models.rating_condition import Attended, Condition, InWords
+from rec_models.rating_condition import Condition
 from rec_models.recommender import GradientRecommender, ParameterGroup, RecommenderConfig
 from rec_models.semantic import Language, ModelInputs, language_of
 
@@ -193,7 +193,8 @@ class DGRM(GradientRecommender):
         low = config.noise_min if config.steps > 1 else config.noise_max
         self.schedule = NoiseSchedule(config.steps, config.noise_scale, low, config.noise_max)
         self.noise_dim = n_items if config.noise_dim is None else config.noise_dim
-        self.condition = _condition(config, inputs)
+        texts = None if config.language == "none" else language_of(config.name, inputs, config.language)
+        self.condition = Condition.of(n_items, config.attention_dim, texts, config.language_dim)
         told = self.condition.width
         n_in = n_items + self.noise_dim + told
         self.generator = AtStep(n_in, config.time_dim, config.hidden_dims, n_items, config.activation)
@@ -386,17 +387,6 @@ class _Pair:
 
     def __init__(self, at: Tensor, between: Between, previous: Tensor, current: Tensor) -> None:
         self.at, self.between, self.previous, self.current = at, between, previous, current
-
-
-def _condition(config: DGRMConfig, inputs: ModelInputs) -> Condition:
-    parts, width = [], 0
-    if config.attention_dim:
-        parts.append(Attended(inputs.n_items, config.attention_dim))
-        width += config.attention_dim
-    if config.language != "none":
-        parts.append(InWords(*language_of(config.name, inputs, config.language), config.language_dim))
-        width += config.language_dim
-    return Condition(*parts, width=width)
 
 
 def _normal(shape: tuple[int, ...], rng: torch.Generator, like: Tensor) -> Tensor:
