@@ -114,8 +114,8 @@ class TextAttention(nn.Module):
         residual: an item keeps its own mapped text beside what it hears.
 
     Source: RecGOAT's code.
-    Deviations: `residual`, which the code has not. An item never neighbours itself beyond its self loop, where the code's
-    zeroed diagonal lets an item whose similarities are all negative choose itself.
+    Deviations: `residual`, which the code has not. An item never neighbours itself beyond its self loop, where the
+    code's zeroed diagonal lets an item whose similarities are all negative choose itself.
     """
 
     def __init__(
