@@ -36,11 +36,13 @@ class EntropicSettings(NamedTuple):
         epsilon: as a share of the median cost.
         iterations: Sinkhorn updates.
         gradient: through the plan of the feature form.
+        moves_ids: the sample form's distance moves IDs too.
     """
 
     epsilon: float
     iterations: int
     gradient: PlanGradient
+    moves_ids: bool = False
 
 
 class Untransported(nn.Module):
@@ -61,6 +63,9 @@ class Untransported(nn.Module):
 class SampleTransport(Untransported):
     """A linear map that begins as the identity, and the debiased entropic 1-Wasserstein distance between items.
 
+    Language is carried to where IDs are. Where the distance moves both, they meet at the cheapest place, in which all
+    vectors are 0 or lie along one line, and nothing is left to rank by (`moves_ids`).
+
     Source: the abstract; the form is our reading.
     Deviations: the code transports dimensions and descends no distance.
     """
@@ -76,7 +81,8 @@ class SampleTransport(Untransported):
         if not costed or len(among) < 2:
             return moved, moved.new_zeros(())
         with torch.autocast(moved.device.type, enabled=False):
-            clouds = moved[among].float(), ids[among].float()
+            targets = ids[among] if self.settings.moves_ids else ids[among].detach()
+            clouds = moved[among].float(), targets.float()
             return moved, sinkhorn_divergence(*clouds, self.settings.epsilon, iterations=self.settings.iterations)
 
 
@@ -101,7 +107,7 @@ class FeatureTransport(Untransported):
             return language + language @ self.correction, language.new_zeros(())
         with torch.autocast(language.device.type, enabled=False):
             cost = dimension_costs(standardised(language[among].float()), standardised(ids[among].float()))
-            epsilon, iterations, gradient = self.settings
+            epsilon, iterations, gradient, _ = self.settings
             found = sinkhorn(cost, relative_epsilon(cost, epsilon), iterations=iterations, gradient=gradient)
         return language @ (len(cost) * found.plan + self.correction), found.value
 

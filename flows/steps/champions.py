@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +67,26 @@ def rolled_back(rows: list[dict[str, Any]]) -> dict[tuple[str, ...], str]:
     return out
 
 
-def version_of(warehouse: Warehouse, model_ids: tuple[str, ...]) -> Snapshot | None:
-    """The newest kept version in which these models make the lists and were not refused, published or not."""
+def judged_versions(warehouse: Warehouse) -> Iterator[Snapshot]:
+    """Kept versions with a verdict that the published one knows of, newest first.
+
+    A switch that was killed before it was published leaves a version whose decision never came true. To begin from it
+    would carry that decision into the history, beside the one that took its number.
+    """
+    known = {_named(row) for row in decisions(warehouse.current())}
     for snapshot in warehouse.snapshots():
-        said = snapshot.stages.get("promote", {}).get("summary", {})
+        if "promote" in snapshot.stages and known.issuperset(map(_named, decisions(snapshot))):
+            yield snapshot
+
+
+def _named(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["n"], row["run_id"], row["snapshot"], row["model"]
+
+
+def version_of(warehouse: Warehouse, model_ids: tuple[str, ...]) -> Snapshot | None:
+    """The newest kept version in which these models make the lists and were not refused."""
+    for snapshot in judged_versions(warehouse):
+        said = snapshot.stages["promote"]["summary"]
         if tuple(said.get("model_ids", ())) == model_ids and said.get("verdict") != NOT_BLESSED:
             return snapshot
     return None

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 from flows.promotion_errors import NothingToRollBackError, UnknownPromotionError
 from flows.settings import Settings
-from flows.steps.champions import BY_HAND, ROLLED_BACK, Champion, champion_of, champions, decisions, version_of
+from flows.steps.champions import (
+    BY_HAND,
+    ROLLED_BACK,
+    Champion,
+    champion_of,
+    champions,
+    decisions,
+    judged_versions,
+    version_of,
+)
 from flows.steps.duel import refuse_lost
 from flows.steps.promote import append_decision
 from flows.steps.publish import append_run
@@ -68,8 +77,7 @@ def _switch(workspace: Workspace, target: Snapshot, verdict: str, settings: Sett
 
 
 def _found(warehouse: Warehouse, wanted: str) -> Snapshot:
-    judged = [snapshot for snapshot in warehouse.snapshots() if "promote" in snapshot.stages]
-    for snapshot in judged:
+    for snapshot in judged_versions(warehouse):
         names = (snapshot.id, *snapshot.stages["promote"]["summary"]["model_ids"])
         if wanted and any(name.startswith(wanted) for name in names):
             return snapshot

@@ -86,6 +86,7 @@ class RecGOATConfig(GraphConfig):
         oat_items: of a batch that transport looks at.
         oat_iterations: Sinkhorn updates.
         oat_gradient: through the `feature` form's costs alone (`detached` plan) or through its iterations (`unrolled`).
+        oat_moves_ids: the `sample` form's cost draws IDs to language too, not only language to IDs.
         fusion: weights of the vectors that are summed, `free` or through a `softmax`; or a linear map of their
             concatenation or of their plain sum.
         fusion_start: first weight of each modality, or one that all share equally; IDs have the rest of 1.
@@ -123,11 +124,12 @@ class RecGOATConfig(GraphConfig):
     temperature: float = Field(default=0.2, gt=0)
     mask_duplicates: bool = True
     oat: TransportForm = "sample"
-    oat_weight: float = Field(default=0.02, ge=0)
+    oat_weight: float = Field(default=0.2, ge=0)
     oat_epsilon: float = Field(default=0.05, gt=0)
     oat_items: int = Field(default=128, ge=2)
     oat_iterations: int = Field(default=30, ge=1)
     oat_gradient: PlanGradient = "detached"
+    oat_moves_ids: bool = False
     fusion: FusionForm = "free"
     fusion_start: tuple[float, ...] = Field(default=(0.2,), min_length=1)
     reject_negatives: bool = True
@@ -276,7 +278,9 @@ class RecGOAT(GraphRecommender):
         for name, (items, _) in texts.items():
             found = alike(items, config, inputs.derived) if config.attention_layers else None
             self.encoders[name] = TextAttention(items, found, config.dim, *stack)
-        settings = EntropicSettings(config.oat_epsilon, config.oat_iterations, config.oat_gradient)
+        settings = EntropicSettings(
+            config.oat_epsilon, config.oat_iterations, config.oat_gradient, config.oat_moves_ids
+        )
         self.transports = nn.ModuleDict({name: transport_of(config.oat, config.dim, settings) for name in texts})
         self.fusion = ModalityFusion(
             config.fusion, config.first_weights(), config.dim, config.dropout, normalised=config.scoring == "unit"
