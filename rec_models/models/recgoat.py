@@ -205,13 +205,13 @@ class UserSide(nn.Module):
         super().__init__()
         self.how = config.user_init if texts else "id"
         self.table = None if self.how == "llm" else embeddings(inputs.n_users, config)
-        read = texts if config.user_init != "id" or config.user_graph != "none" else {}
+        asked = config.user_graph if config.attention_layers else "none"
+        read = texts if config.user_init != "id" or asked != "none" else {}  # a map that nobody reads learns nothing
         self.maps = nn.ModuleDict(
             {name: nn.Linear(matrix.dim, config.dim, bias=False) for name, matrix in read.items()}
         )
         for name, matrix in read.items():
             self.register_buffer(f"vectors_{name}", matrix.vectors.float() * matrix.present[:, None], persistent=False)
-        asked = config.user_graph if config.attention_layers else "none"
         read_too = texts.values() if asked in ("profiles", "both") else []
         found = [alike(text, config, inputs.derived) for text in read_too]
         if asked in ("interactions", "both"):

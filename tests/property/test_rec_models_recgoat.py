@@ -271,6 +271,22 @@ def test_transport_of_items_is_zero_between_equal_clouds_and_blind_to_their_orde
     assert costs[0] == pytest.approx(costs[1], rel=1e-4) and costs[0] > 0.5
 
 
+def test_texts_of_users_are_mapped_only_where_somebody_reads_them():
+    inputs = inputs_of()
+    assert not built(inputs, user_init="id", attention_layers=0).user_side.maps
+    assert list(built(inputs, user_init="id").user_side.maps) == list(built(inputs).user_side.maps) == ["profiles"]
+
+
+@pytest.mark.parametrize("moves_ids", [False, True])
+def test_the_distance_carries_language_to_ids_and_ids_only_where_it_is_told(moves_ids):
+    torch.manual_seed(SEED)
+    language, ids = (torch.randn(200, DIM, requires_grad=True) for _ in range(2))
+    sample = transport_of("sample", DIM, SETTINGS._replace(moves_ids=moves_ids))
+    sample(language, ids, torch.arange(200), costed=True)[1].backward()
+    assert language.grad is not None and language.grad.abs().sum() > 0
+    assert (ids.grad is not None) == moves_ids
+
+
 def test_at_the_width_of_baby_there_are_as_many_parameters_as_listed():
     transports = [transport_of("released", 800, SETTINGS) for _ in range(2)]
     assert sum(weight.numel() for each in transports for weight in each.parameters()) == 1_280_000
