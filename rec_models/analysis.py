@@ -17,6 +17,7 @@ from rec_models.errors import NoFactorsError, NoLatentError, UnknownUserError
 from rec_models.explanation import SHARP, Explainable, Explanation, TextSide, overlap
 from rec_models.gaussians import DiagonalGaussian
 from rec_models.interactions import ResidentInteractions, UserBatch
+from rec_models.measured import all_rows
 from rec_models.normalizing import ConditionedGaussian
 from rec_models.recommender import Recommender, VariationalRecommender
 from rec_models.training import load_trained
@@ -197,8 +198,8 @@ def factors_of_users(
     if not isinstance(model, Explainable):
         raise NoFactorsError(name)
     items: list[str] = json.loads((bundle.directory / "item_ids.json").read_text("utf-8"))
-    known = bundle.inputs().known.union(bundle.part("valid"), bundle.part("test"))
-    batch = ResidentInteractions(known).batch(np.array([places[user] for user in users], np.int64))
+    shown, _ = all_rows(bundle, bundle.inputs())
+    batch = ResidentInteractions(shown).batch(np.array([places[user] for user in users], np.int64))
     told = model.factors_of(batch, top=top, epsilon=epsilon, taken=taken)
     return [_user(told, row, user, int(batch.lengths[row]), items) for row, user in enumerate(users)]
 

@@ -7,9 +7,10 @@ of anybody else's: they say that a change moved a number, and whoever moved it s
 import numpy as np
 import pytest
 import torch
+from servers.tastes import split_likes
 
 from rec_models.evaluation import EvaluationConfig, evaluate
-from rec_models.interactions import InteractionMatrix, ResidentInteractions
+from rec_models.interactions import ResidentInteractions
 from rec_models.models import (
     CDAEConfig,
     CVGAConfig,
@@ -79,14 +80,7 @@ GOLDEN = {
 @pytest.fixture(scope="module")
 def world():
     rng = np.random.default_rng(SEED)
-    taste, kind = rng.normal(size=(N_USERS, 3)), rng.normal(size=(N_ITEMS, 3))
-    likely = np.argsort(-(taste @ kind.T + rng.normal(0, 0.5, (N_USERS, N_ITEMS))), axis=1)[:, :10]
-    held_out = rng.random(likely.shape) < 0.3
-    users = np.broadcast_to(np.arange(N_USERS)[:, None], likely.shape)
-    train, test = (
-        InteractionMatrix.from_pairs(users[part], likely[part], None, n_users=N_USERS, n_items=N_ITEMS)
-        for part in (~held_out, held_out)
-    )
+    kind, train, test = split_likes(rng, N_USERS, N_ITEMS)
     vectors = torch.from_numpy(kind.astype(np.float32))
     items = SemanticMatrix(vectors, torch.ones(N_ITEMS, dtype=torch.bool))
     clusters = torch.from_numpy((kind[:, 0] > 0).astype(np.int64))

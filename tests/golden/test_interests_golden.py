@@ -8,6 +8,7 @@ also frozen term by term against the dense form, in tests/unit/test_rec_models_b
 import numpy as np
 import pytest
 import torch
+from servers.tastes import split_likes
 
 from rec_models.evaluation import EvaluationConfig, evaluate
 from rec_models.interactions import InteractionMatrix, ResidentInteractions
@@ -48,14 +49,7 @@ GOLDEN = {
 @pytest.fixture(scope="module")
 def world():
     rng = np.random.default_rng(SEED)
-    taste, kind = rng.normal(size=(N_USERS, 3)), rng.normal(size=(N_ITEMS, 3))
-    likely = np.argsort(-(taste @ kind.T + rng.normal(0, 0.5, (N_USERS, N_ITEMS))), axis=1)[:, :10]
-    held_out = rng.random(likely.shape) < 0.3
-    users = np.broadcast_to(np.arange(N_USERS)[:, None], likely.shape)
-    train, test = (
-        InteractionMatrix.from_pairs(users[part], likely[part], None, n_users=N_USERS, n_items=N_ITEMS)
-        for part in (~held_out, held_out)
-    )
+    kind, train, test = split_likes(rng, N_USERS, N_ITEMS)
     said, words = np.nonzero(kind @ rng.normal(size=(3, N_WORDS)) > 1.0)
     text = InteractionMatrix.from_pairs(said, words, rng.random(len(said)) + 0.2, n_users=N_ITEMS, n_items=N_WORDS)
     items = SemanticMatrix(torch.from_numpy(kind.astype(np.float32)), torch.arange(N_ITEMS) != 5)
