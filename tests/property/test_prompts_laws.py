@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,8 @@ from prompts import (
     rendered_data,
     user_evidence,
 )
+from prompts.contents import Asked, refuse_contents
+from prompts.reply_shape import ReplyField
 from prompts.templates import closing, opening
 from prompts.text import clean, shorten
 
@@ -93,6 +96,18 @@ def test_a_shortened_text_fits_and_says_when_it_was_cut(text, max_chars):
     short, cut = shorten(text, max_chars)
     assert len(short) <= max_chars
     assert (short == text) if not cut else (short.endswith("…") and len(text) > max_chars)
+
+
+@given(
+    st.text("abcdefgh", max_size=40),
+    st.integers(1, 24).flatmap(lambda period: st.text("pqrstuvw", min_size=period, max_size=period)),
+    st.text("abcdefgh", max_size=40),
+)
+def test_letters_that_run_away_are_found_wherever_they_stand(before, period, after):
+    run = period * (2 + max(12, 4 * len(period)) // len(period))
+    with pytest.raises(ReplyError) as caught:
+        refuse_contents({"profile": before + run + after}, {"profile": ReplyField()}, Asked())
+    assert caught.value.code == "repeated"
 
 
 @given(st.text(st.characters(categories=["L", "Nd", "Po", "Zs"]), min_size=30, max_size=99))
