@@ -29,8 +29,8 @@ SELECTING = tuple(name for name, reads in _READS.items() if "hits" in reads)
 # Place of a batch's first user, the batch, and its scores with -inf where they are masked.
 _Scored = tuple[int, UserBatch, Tensor]
 
-# Users ranked at once: their scores over 10,000 items are 40 MB.
-_USERS_AT_ONCE = 1024
+# Users ranked at once, fewer where the catalogue is large: their scores take 256 MB at most.
+_USERS_AT_ONCE, _SCORES_AT_ONCE = 1024, 2**26
 
 
 class EvaluationConfig(BaseModel):
@@ -338,8 +338,9 @@ def _scored(
 ) -> Iterator[_Scored]:
     was_training = model.training
     model.eval()
-    for start in range(0, len(users), _USERS_AT_ONCE):
-        chunk = users[start : start + _USERS_AT_ONCE]
+    at_once = max(1, min(_USERS_AT_ONCE, _SCORES_AT_ONCE // history.n_items))
+    for start in range(0, len(users), at_once):
+        chunk = users[start : start + at_once]
         batch = history.batch(chunk)
         scores = model.scores(batch).float()
         masked = batch if exclude is history else exclude.batch(chunk)
