@@ -1,4 +1,4 @@
-"""The flows under Prefect: same steps, same results, skipped where another run holds the lock; and runners of shards."""
+"""The flows under Prefect: same steps, same results, skipped where another run holds the lock; runners of shards."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from servers.catalogue import write_games
 from servers.commands import command
 from servers.published import publish
 from servers.small_world import HashedWords
+from servers.training import train_here
 
 import providers
 from warehouse import PinnedError, UnknownUserError, Warehouse, arrow_rows, forget_user
@@ -22,7 +23,7 @@ WORDS = "words-of-the-canary-4419"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """A catalogue with one item that quotes the canary's review, run as far as profiles by a file of replies."""
+    """A catalogue with one item that quotes the canary's review."""
     write_games(tmp_path, 6)
     users = [CANARY, "u1", "u2", "u3"]
     rows = ["user_id,item_id,text"]
@@ -37,6 +38,7 @@ def folder(tmp_path, monkeypatch) -> Path:
         encoding="utf-8",
     )
     monkeypatch.setattr(providers, "parse_encoder", lambda settings: HashedWords())
+    train_here(monkeypatch)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
