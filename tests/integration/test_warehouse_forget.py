@@ -23,7 +23,7 @@ WORDS = "words-of-the-canary-4419"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """A catalogue with one item that quotes the canary's review."""
+    """Six games and four users with five each; the canary's reviews have words of their own."""
     write_games(tmp_path, 6)
     users = [CANARY, "u1", "u2", "u3"]
     rows = ["user_id,item_id,text"]
