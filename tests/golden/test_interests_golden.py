@@ -29,7 +29,7 @@ MODELS = {
         **BAND, text="hybrid", concepts=12, semantic_items=True, profile_prior=True, hidden_items=0.0
     ),
     "addvae": ADDVAEConfig(**SIZES),
-    "elsa": ELSAConfig(dim=8),
+    "elsa": ELSAConfig(dim=8, learning_rate=None),
 }
 # name -> (reconstruction in nats a user, for ELSA a distance; Recall@10 on the held-out items)
 GOLDEN = {

@@ -10,6 +10,7 @@ import torch
 from servers.bundles import BASE, CVGA, L_DIFFREC, N_USERS, QUICK, REC_VAE, weights, write
 
 from rec_models import Bundle
+from rec_models.__main__ import main
 from rec_models.errors import BundleError, NotFiniteError, UnknownDeviceError, UntrustedBytesError
 from rec_models.training import load_trained, train
 
@@ -32,8 +33,7 @@ def test_a_process_of_its_own_prints_events_and_leaves_a_sealed_checkpoint(tmp_p
     assert not (bundle.checkpoint / "state.safetensors").exists()
 
     out = tmp_path / "lists.npz"
-    command[3:5] = ["recommend", str(bundle.directory)]
-    subprocess.run([*command, "--k", "7", "--out", str(out)], check=True, capture_output=True)
+    assert main(["recommend", str(bundle.directory), "--device", "cpu", "--k", "7", "--out", str(out)]) == 0
     lists = np.load(out)
     assert lists["item_index"].shape == (N_USERS, 7)
     known = bundle.part("train").union(bundle.part("valid"), bundle.part("test"))
@@ -44,18 +44,16 @@ def test_a_process_of_its_own_prints_events_and_leaves_a_sealed_checkpoint(tmp_p
 def test_evaluating_the_checkpoint_again_gives_the_same_numbers(tmp_path):
     bundle = write(tmp_path / "bundle")
     before = train(bundle, lambda event: None, device="cpu")
-    command = [sys.executable, "-m", "rec_models", "evaluate", str(bundle.directory), "--device", "cpu"]
-    subprocess.run(command, check=True, capture_output=True)
+    assert main(["evaluate", str(bundle.directory), "--device", "cpu"]) == 0
     after = json.loads((bundle.checkpoint / "metrics.json").read_text())
     assert after["test"] == pytest.approx(before["test"])
     load_trained(Bundle.open(bundle.directory), torch.device("cpu"))  # still sealed
 
 
-def test_a_refused_bundle_is_one_json_sentence_and_its_exit_code(tmp_path):
-    command = [sys.executable, "-m", "rec_models", "train", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    event = json.loads(done.stdout)
-    assert (done.returncode, event["error"]) == (2, "BundleError")
+def test_a_refused_bundle_is_one_json_sentence_and_its_exit_code(tmp_path, capsys):
+    code = main(["train", str(tmp_path)])
+    event = json.loads(capsys.readouterr().out)
+    assert (code, event["error"]) == (2, "BundleError")
     assert str(tmp_path) in event["message"]
 
 
@@ -168,8 +166,7 @@ def test_a_checkpoint_of_pia_is_one_of_its_base_and_has_no_anchors(tmp_path):
     valid = [event for event in events if event["event"] == "valid"]
     expected = 0.2 * 1.2 ** sum(not event["best"] for event in valid)
     assert valid[-1]["alignment_weight"] in (pytest.approx(expected), pytest.approx(expected / 1.2))
-    command = [sys.executable, "-m", "rec_models", "evaluate", str(bundle.directory), "--device", "cpu"]
-    subprocess.run(command, check=True, capture_output=True)  # scored by what was kept, without anchors
+    assert main(["evaluate", str(bundle.directory), "--device", "cpu"]) == 0  # scored by what was kept, without anchors
     after = json.loads((bundle.checkpoint / "metrics.json").read_text())
     assert after["test"] == metrics["test"] and after["valid"] == metrics["valid"]
 
