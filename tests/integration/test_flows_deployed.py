@@ -54,7 +54,7 @@ def harness(tmp_path_factory):
         patch.setenv("DO_NOT_TRACK", "1")
         from prefect.testing.utilities import prefect_test_harness
 
-        with prefect_test_harness(server_startup_timeout=120):
+        with prefect_test_harness(server_startup_timeout=300):
             yield
 
 
