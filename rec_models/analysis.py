@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rec_models.alignment import plan_entropy
 from rec_models.bundle import Bundle
-from rec_models.errors import NoFactorsError, NoLatentError, UnknownUserError
+from rec_models.errors import NoFactorsError, NoLatentError, UnknownIdsError
 from rec_models.explanation import SHARP, Explainable, Explanation, TextSide, overlap
 from rec_models.gaussians import DiagonalGaussian
 from rec_models.interactions import ResidentInteractions, UserBatch
@@ -187,16 +187,15 @@ def factors_of_users(
 
     Raises:
         NoFactorsError: the model has none.
-        UnknownUserError: a user is no row of the bundle.
+        UnknownIdsError: a user is no row of the bundle.
     """
-    listed, name = bundle.directory / "user_ids.json", bundle.config["model"]["name"]
-    places = {user: place for place, user in enumerate(json.loads(listed.read_text("utf-8")))}
-    for user in users:
-        if user not in places:
-            raise UnknownUserError(user, name, len(places), str(listed))
+    known = json.loads((bundle.directory / "user_ids.json").read_text("utf-8"))
+    places = {user: place for place, user in enumerate(known)}
+    if unknown := [user for user in users if user not in places]:
+        raise UnknownIdsError("user", unknown, len(places), str(bundle.directory))
     model = load_trained(bundle, torch.device("cpu"))
     if not isinstance(model, Explainable):
-        raise NoFactorsError(name)
+        raise NoFactorsError(bundle.config["model"]["name"])
     items: list[str] = json.loads((bundle.directory / "item_ids.json").read_text("utf-8"))
     shown, _ = all_rows(bundle, bundle.inputs())
     batch = ResidentInteractions(shown).batch(np.array([places[user] for user in users], np.int64))

@@ -170,14 +170,18 @@ class ItemClustersError(RecModelsError, LookupError):
         )
 
 
-class NoVectorsError(RecModelsError, TypeError):
-    """A model without one final vector an item."""
+class LackingModelError(RecModelsError, TypeError):
+    """A model that does not have what was asked of it."""
 
     exit_code = 2
 
     def __init__(self, model: str) -> None:
         super().__init__(model)
         self.model = model
+
+
+class NoVectorsError(LackingModelError):
+    """A model without one final vector an item."""
 
     def __str__(self) -> str:
         return f"{self.model} has no vectors of items; a model on the graph has, such as lightgcn"
@@ -255,14 +259,8 @@ class NotComparableError(RecModelsError, ValueError):
         return f"the two models cannot be compared: {self.reason}"
 
 
-class NoLatentError(RecModelsError, TypeError):
+class NoLatentError(LackingModelError):
     """The latent of a model that has none was asked for."""
-
-    exit_code = 2
-
-    def __init__(self, model: str) -> None:
-        super().__init__(model)
-        self.model = model
 
     def __str__(self) -> str:
         return f"{self.model} has no latent: only variational models and what wraps them do. Name one, such as mult_vae"
@@ -281,18 +279,13 @@ class UnknownIdsError(RecModelsError, KeyError):
         shown = ", ".join(map(repr, self.ids[:5]))
         return (
             f"the model in {self.directory} knows {self.n_known:,} {self.kind}s, and not {shown}. Ids are texts, as in "
-            f"{self.kind}_ids.json beside it; somebody new is scored by their items, with `history`"
+            f"{self.kind}_ids.json beside it. Train again on rows that hold them; from Python, `recommend` takes items "
+            "as `history` in place of a user"
         )
 
 
-class HistoryError(RecModelsError, TypeError):
+class HistoryError(LackingModelError):
     """A history without a user, for a model that keeps something for each user."""
-
-    exit_code = 2
-
-    def __init__(self, model: str) -> None:
-        super().__init__(model)
-        self.model = model
 
     def __str__(self) -> str:
         return (
@@ -301,32 +294,11 @@ class HistoryError(RecModelsError, TypeError):
         )
 
 
-class NoFactorsError(RecModelsError, TypeError):
+class NoFactorsError(LackingModelError):
     """The interest factors of a model that has none were asked for."""
-
-    exit_code = 2
-
-    def __init__(self, model: str) -> None:
-        super().__init__(model)
-        self.model = model
 
     def __str__(self) -> str:
         return (
             f"{self.model} has no interest factors that could stand behind a list; bandvae and macrid_vae have. Name a "
             "trained one with --model, or set `model.name` and run again"
-        )
-
-
-class UnknownUserError(RecModelsError, LookupError):
-    """A user who is no row of what a model was trained on."""
-
-    exit_code = 2
-
-    def __init__(self, user: str, model: str, n_users: int, listed: str) -> None:
-        super().__init__(user, model, n_users, listed)
-        self.user, self.model, self.n_users, self.listed = user, model, n_users, listed
-
-    def __str__(self) -> str:
-        return (
-            f"{self.model} was trained without a user {self.user!r}; the {self.n_users:,} it knows are in {self.listed}"
         )

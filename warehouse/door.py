@@ -1,5 +1,6 @@
 """The door: every row that comes in is kept, or put into quarantine with its code and its evidence."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
@@ -51,24 +52,31 @@ def check_door(
     *,
     run_id: str = "",
     now: datetime | None = None,
+    before: datetime | None = None,
+    latest: bool = False,
 ) -> Door:
     """Every row judged once: kept, or in quarantine with the first of these codes that holds.
 
     `null_id`, `duplicate_id` (the first row of an id stays), `unknown_item`, `unknown_user` (only where users are
     given), `bad_rating`, `bad_time` (no number, no date), `absurd_time` (before 1990, more than a day ahead),
-    `duplicate_pair` (the first row of a pair stays).
+    `duplicate_pair` (one row of a pair stays).
 
     Args:
         interactions, items, users: as `read_source` gives them.
         now: the clock, for `absurd_time`.
+        before: the caller will leave out rows of this moment and later and rows without one; of a pair, one row
+            stays among those and one among the others.
+        latest: the row of a pair that stays is its latest, not its first.
 
     Raises:
         EmptySourceError: no interaction is left.
     """
+    span = {"earliest": _EARLIEST, "latest": (now or datetime.now(UTC)) + timedelta(days=1), "before": before}
+    first = "timestamp DESC NULLS LAST, row" if latest else "row"
     with _connection() as connection:
         kept_items, refused_items = _entities(connection, items, "item_id")
         kept_users, refused_users = (None, []) if users is None else _entities(connection, users, "user_id")
-        kept, refused = _interactions(connection, interactions, kept_items, kept_users, now or datetime.now(UTC))
+        kept, refused = _interactions(connection, interactions, kept_items, kept_users, span, first)
     if kept.num_rows == 0:
         raise EmptySourceError(f"after the checks ({_counted(refused)}) the source", "interactions")
     quarantine = [
@@ -90,7 +98,12 @@ def _entities(
 
 
 def _interactions(
-    connection: "duckdb.DuckDBPyConnection", rows: pa.Table, items: pa.Table, users: pa.Table | None, now: datetime
+    connection: "duckdb.DuckDBPyConnection",
+    rows: pa.Table,
+    items: pa.Table,
+    users: pa.Table | None,
+    span: Mapping[str, datetime | None],
+    first: str,
 ) -> tuple[pa.Table, list[tuple[int, str]]]:
     rows = _with_optional_columns(rows)
     numbered = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
@@ -100,9 +113,8 @@ def _interactions(
         connection.register("known_users", users.select(["user_id"]))
     casts = {"rating": "TRY_CAST(rating AS DOUBLE)", "timestamp": _timestamp_cast(rows.schema.field("timestamp").type)}
     unknown = "false" if users is None else "NOT user_id IN (SELECT user_id FROM known_users)"
-    query = _sql("door_interactions").format(user_is_unknown=unknown, **casts)
-    span = {"earliest": _EARLIEST, "latest": now + timedelta(days=1)}
-    refused = connection.sql(query, params=span).fetchall()
+    query = _sql("door_interactions").format(user_is_unknown=unknown, first=first, **casts)
+    refused = connection.sql(query, params=dict(span)).fetchall()
     typed = connection.sql(_sql("door_typed").format(**casts)).to_arrow_table()
     for name, kind in _TYPED.items():
         rows = rows.set_column(rows.schema.get_field_index(name), name, typed[name].cast(kind))

@@ -36,7 +36,7 @@ def explained_users(
         taken: whether items of the history may be among those a factor shows.
 
     Raises:
-        UnknownUserError, NoFactorsError: from rec_models: the model knows no such user, or has no factors.
+        UnknownIdsError, NoFactorsError: from rec_models: the model knows no such user, or has no factors.
     """
     from rec_models import Bundle, factors_of_users
 

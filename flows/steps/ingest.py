@@ -99,6 +99,8 @@ def ingest_key(source: SourceSettings, split: SplitSettings) -> str:
         contents[kind] = source_fingerprint(spec, kind=kind) if spec else None
     shaping = source.model_dump(mode="json", include={"columns", "min_rating", "screen"})
     shaping |= source.model_dump(mode="json", include=_FILTERS, exclude_none=True)
+    if source.as_of is not None:  # tables made before this rule are not found again
+        shaping["repeated_pairs"] = "before as_of"
     if source.screen is not None:  # the seed chooses the users of a screen, whatever splits their rows
         shaping["screen_seed"] = split.seed
     return digest("ingest", VERSION, contents, shaping, _split_identity(split))
@@ -114,10 +116,9 @@ def prepare(source: SourceSettings, split: SplitSettings, run_id: str, forgotten
     users = read_source(source.users, columns.users, kind="users") if source.users else None
     if forgotten:
         interactions, users = _without(interactions, forgotten), _without(users, forgotten) if users else None
-    if source.window_days is not None and "timestamp" in interactions.column_names:
-        # of a repeated pair the first row stays, and that must not be one from before the window
-        interactions = interactions.sort_by([("timestamp", "descending")])
-    door = check_door(interactions, items, users, run_id=run_id)
+    # the row of a repeated pair that stays must be one that the moment and the window keep, if it has such a row
+    latest = source.window_days is not None
+    door = check_door(interactions, items, users, run_id=run_id, before=source.as_of, latest=latest)
     n_read = interactions.num_rows + items.num_rows + (users.num_rows if users else 0)
     _refuse_above_limit(strings(door.quarantine, "code"), n_read, source.max_quarantined_share)
     kept, items, left_out = filtered(door.interactions, door.items, source, split.seed)

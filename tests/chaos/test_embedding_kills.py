@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from servers.catalogue import start, write_catalogue
+from servers.catalogue import replies, start, write_catalogue
 from servers.counting import counting_server
 from servers.embeddings import embedded, unit_of
 
@@ -32,17 +32,6 @@ def write(folder: Path, url: str, items: int) -> None:
     lines += ["[embeddings]", f"texts_per_call = {TEXTS_A_CALL}"]
     lines += [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
     toml.write_text("\n".join(lines), encoding="utf-8")
-
-
-def replies(folder: Path) -> dict[str, str]:
-    """{key: sha256} of every acknowledged reply, after SQLite has checked the whole file."""
-    path = folder / "w" / "ledger.sqlite"
-    if not path.exists():
-        return {}
-    with sqlite3.connect(path) as db:
-        (verdict,) = db.execute("PRAGMA integrity_check").fetchone()
-        assert verdict == "ok"
-        return dict(db.execute("SELECT key, sha256 FROM response"))
 
 
 def survive_kills(folder: Path, kills: int, items: int, seed: int) -> dict[str, Any]:

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from servers.bundles import BASE, EVALUATION, IDS, drawn_parts
 from servers.training import in_this_process
 
 import flows.steps.handoff
 from flows.errors import TrainingFailedError
 from flows.handoff_errors import AlreadyTrainingError, LostWorkersError
 from flows.steps.handoff import EVENTS, HandedOver, train_bundle
-from rec_models import Bundle, InteractionMatrix, write_bundle
+from rec_models import Bundle, write_bundle
 from rec_models.training import train
 
 # saves after every epoch and takes its time, so that a kill strikes between two of them
@@ -42,12 +43,13 @@ JOB = """
 import sys
 from pathlib import Path
 import flows.steps.training_process as training_process
+import flows.steps.handoff as handoff
+handoff.BEATS_EVERY_S = 0.2
 real = training_process.subprocess.Popen
 def slow(command, **options):
     return real([command[0], "-c", {slow!r}, *command[3:]], **options)
 training_process.subprocess.Popen = slow
-from flows.steps.handoff import train_bundle
-train_bundle(Path(sys.argv[1]), sys.argv[2:])
+handoff.train_bundle(Path(sys.argv[1]), sys.argv[2:])
 """
 
 
@@ -90,17 +92,10 @@ class Processes:
 
 
 def bundle_at(folder: Path, model: dict | None = None, epochs: int = 12) -> Path:
-    rng = np.random.default_rng(0)
-    cells = rng.permutation(40 * 30)[:400]
-    parts = {
-        name: InteractionMatrix.from_pairs(own // 30, own % 30, None, n_users=40, n_items=30)
-        for name, own in zip(("train", "valid", "test"), np.split(cells, [240, 320]), strict=True)
-    }
-    ids = {"user_ids": [f"u{n}" for n in range(40)], "item_ids": [f"i{n}" for n in range(30)]}
+    parts = drawn_parts(np.random.default_rng(0))
     training = {"epochs": epochs, "batch_size": 16, "evaluate_every": 1, "patience": 100}
-    settings = {"training": training, "evaluation": {"ks": [5], "select_by": "recall@5"}, "seed": 3}
-    chosen = model or {"name": "mult_vae", "hidden_dim": 8, "latent_dim": 4}
-    write_bundle(folder, parts=parts, semantic={}, about={}, model=chosen, **ids, **settings)
+    settings = {"model": model or BASE, "training": training, "evaluation": EVALUATION, "seed": 3}
+    write_bundle(folder, parts=parts, semantic={}, about={}, **IDS, **settings)
     return folder
 
 
@@ -113,7 +108,7 @@ def test_T_T3_a_lost_worker_is_noticed_and_the_next_one_resumes_bit_for_bit(tmp_
     torch.set_num_threads(1)
     train(Bundle.open(whole), lambda event: None, device="cpu")
     jobs, events = Processes(kill_after=(4,)), []
-    trainer = HandedOver(jobs, lost_after_s=5, polls_every_s=0.02)
+    trainer = HandedOver(jobs, lost_after_s=3, polls_every_s=0.02)
     try:
         arguments = ["train", str(cut), "--device", "cpu", "--threads", "1"]
         trainer("cut", arguments, cut / "train.log", events.append)
@@ -147,7 +142,7 @@ class Scripted:
 
 def test_a_training_that_fails_fails_for_whoever_waits_and_is_not_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(flows.steps.handoff, "run_rec_models", in_this_process)
-    bundle = bundle_at(tmp_path / "b", model={"name": "mult_vae", "hidden_dim": 8, "latent_dim": 4, "typo": 1})
+    bundle = bundle_at(tmp_path / "b", model=BASE | {"typo": 1})
 
     def act(folder, arguments):
         with pytest.raises(TrainingFailedError):

@@ -98,11 +98,11 @@ class Obeying(ScriptedModel):
         )[style]
 
 
-def write_catalogue(folder: Path, attacked: bool) -> None:
-    """200 items that are attacked or not, each with one user who chose it; 20 other items and 10 users beside them."""
+def write_catalogue(folder: Path, attacks: list[dict]) -> None:
+    """An item for each attack, with one user who chose it; 20 other items and 10 users beside them."""
     items, rows = [], ["user_id,item_id,text,split"]
-    for attack in ATTACKS:
-        attributes, reviews = attributes_of(attack) if attacked else ({"title": "Plain", "genres": ["Puzzle"]}, [])
+    for attack in attacks:
+        attributes, reviews = attributes_of(attack)
         items.append({"item_id": attack["id"], **attributes})
         review = '"' + (reviews[0] if reviews else "fine").replace('"', '""').replace("\0", "") + '"'
         rows.append(f"a{attack['id'][4:]},{attack['id']},{review},train")
@@ -116,14 +116,13 @@ def write_catalogue(folder: Path, attacked: bool) -> None:
     (folder / "rows.csv").write_text("\n".join(rows) + "\n", encoding="utf-8", errors="replace")
 
 
-def profiled(folder: Path, attacked: bool, monkeypatch) -> Warehouse:
+def profiled(folder: Path, attacks: list[dict], monkeypatch) -> Warehouse:
     folder.mkdir()
-    write_catalogue(folder, attacked)
+    write_catalogue(folder, attacks)
     toml = '[source]\nitems = "items.jsonl"\ninteractions = "rows.csv"\nmax_quarantined_share = 1.0\n'
     toml += '[split]\nkind = "given"\n[profiles]\ndomain = "games"\nmax_quarantined_share = 1.0\n'
     (folder / "semalign.toml").write_text(toml + '[warehouse]\nroot = "w"\n', encoding="utf-8")
-    by_id = {name: attack for attack in ATTACKS for name in (attack["id"], f"a{attack['id'][4:]}")}
-    model = Obeying(by_id if attacked else {})
+    model = Obeying({name: attack for attack in attacks for name in (attack["id"], f"a{attack['id'][4:]}")})
     monkeypatch.setattr(providers, "parse_engine", lambda settings: model)
     monkeypatch.chdir(folder)
     assert cli.run(["profile", "--json"]) in (0, 3)
@@ -132,7 +131,9 @@ def profiled(folder: Path, attacked: bool, monkeypatch) -> Warehouse:
 
 @pytest.fixture
 def both(tmp_path, monkeypatch, capsys):
-    return [profiled(tmp_path / name, name == "attacked", monkeypatch).current() for name in ("attacked", "plain")]
+    """The catalogue with the attacks, and the one that never met them."""
+    folders = {"attacked": ATTACKS, "plain": []}
+    return [profiled(tmp_path / name, attacks, monkeypatch).current() for name, attacks in folders.items()]
 
 
 def test_an_obeying_model_spoils_the_free_text_of_its_own_row_and_nothing_else(both):

@@ -1,4 +1,4 @@
-"""The flows under Prefect: same steps, same results, skipped where another run holds the lock."""
+"""The flows under Prefect: same steps, same results, skipped where another run holds the lock; runners of shards."""
 
 from __future__ import annotations
 
@@ -7,27 +7,54 @@ import importlib.util
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from servers.counting import counting_server
+from servers.shard_steps import WordsConfig, die_once
 
 import flows
+from flows.engine_errors import MissingRunnerError
+from flows.settings import EngineSettings, Settings
+from flows.shards import run_shards
+from flows.steps.embed import encode_shard
+from warehouse import VectorShards
 
 FOLDER = Path(flows.__file__).parent
+N_TEXTS = 20_000
+TEXTS = [f"{number:06d} a text of its own about number {number}" for number in range(N_TEXTS)]
+
+
+def without(module: str) -> pytest.MarkDecorator:
+    missing = importlib.util.find_spec(module) is None
+    return pytest.mark.skipif(missing, reason=f"{module} is not installed: pip install 'semalign[{module[8:]}]'")
+
+
+RUNNERS = [
+    pytest.param("local"),
+    pytest.param("dask", marks=without("prefect_dask")),
+    # starting Ray takes longer than all the rest
+    pytest.param("ray", marks=[without("prefect_ray"), pytest.mark.full]),
+]
 
 
 @pytest.fixture(scope="module")
 def harness(tmp_path_factory):
-    """Prefect's own server for tests, its home in a folder of ours."""
+    """Prefect's own server for tests, its home in a folder of ours; workers of clusters find the folder of tests."""
     with pytest.MonkeyPatch.context() as patch:
+        here = Path(__file__).parents[1]
+        patch.setenv("PYTHONPATH", f"{here}:{here.parent}")
+        patch.syspath_prepend(str(here))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
         patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         patch.setenv("DO_NOT_TRACK", "1")
         from prefect.testing.utilities import prefect_test_harness
 
-        with prefect_test_harness(server_startup_timeout=120):
+        with prefect_test_harness(server_startup_timeout=300):
             yield
 
 
@@ -162,6 +189,48 @@ def test_no_file_hides_a_module_that_prefect_or_python_imports():
     siblings = {"prompts", "providers", "warehouse", "rec_models"}
     assert not names & (set(sys.stdlib_module_names) | siblings)
     assert [name for name in names if importlib.util.find_spec(name) is not None] == []
+
+
+def rows_of(folder: Path, runner: str, numbers: int = N_TEXTS) -> dict[bytes, bytes]:
+    """text's hash → vector, of so many texts in shards of up to a thousand."""
+    shards = VectorShards(folder, "e" * 64)
+    hashes = np.array([b"%064d" % number for number in range(numbers)])
+    parts = [
+        (shards, WordsConfig(), hashes[places], [TEXTS[place] for place in places])
+        for places in np.array_split(np.arange(numbers), max(4, numbers // 1000))
+    ]
+    began = time.perf_counter()
+    names = list(run_shards(EngineSettings(runner=runner, workers=2), encode_shard, parts))
+    print(f"{runner}: {numbers:,} texts in {len(parts)} shards, {time.perf_counter() - began:.2f} s", file=sys.stderr)
+    return {bytes(key): row.tobytes() for name in names for key, row in zip(*shards.one(name), strict=True)}
+
+
+@pytest.mark.parametrize("numbers", [2_000, pytest.param(N_TEXTS, marks=pytest.mark.full)])
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_every_runner_of_shards_gives_the_same_rows(harness, runner, numbers, tmp_path):
+    expected = rows_of(tmp_path / "here", "local", numbers)
+    assert rows_of(tmp_path / "there", runner, numbers) == expected and len(expected) == numbers
+
+
+@pytest.mark.full
+@without("prefect_dask")
+def test_a_shard_whose_worker_died_is_done_by_another(harness, tmp_path):
+    shards, mark = VectorShards(tmp_path, "e" * 64), str(tmp_path / "died")
+    parts = [(shards, number, mark) for number in range(6)]
+    names = list(run_shards(EngineSettings(runner="dask", workers=2), die_once, parts))
+    assert [float(shards.one(name)[1][0, 0]) for name in names] == [0, 1, 2, 3, 4, 5]
+    assert Path(mark).exists()
+
+
+def test_a_runner_that_is_not_installed_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "prefect_ray", None)
+    with pytest.raises(MissingRunnerError, match=r"semalign\[ray\]") as caught:
+        list(run_shards(EngineSettings(runner="ray"), die_once, []))
+    assert caught.value.exit_code == 2
+
+
+def test_where_shards_are_done_is_no_part_of_a_run_s_identity():
+    assert Settings().hash() == Settings(engine=EngineSettings(runner="dask", workers=7)).hash()
 
 
 def _imports(path: Path) -> set[str]:

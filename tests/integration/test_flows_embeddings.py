@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from servers.catalogue import write_games
+from servers.commands import command
 from servers.counting import CountingServer, Reply, counting_server, failure
 from servers.embeddings import WIDTH, embedded, too_long_for, unit_of, vector_of
+from servers.training import train_here
 
-from flows import cli
 from warehouse import Warehouse
 
 N_ITEMS, N_USERS = 24, 12
@@ -22,8 +24,7 @@ CANARY = "sk-a-canary-key-of-the-tests"
 
 def write(folder: Path, url: str, *, items: int = N_ITEMS, **settings: Any) -> None:
     """Sources and settings: attributes become profiles, a server on loopback makes vectors of them."""
-    rows = [{"item_id": f"i{n}", "title": f"Game number {n}", "genres": ["puzzle"]} for n in range(items)]
-    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_games(folder, items)
     lines = ["user_id,item_id,split"]
     for user in range(N_USERS):
         for step, part in enumerate(["train", "train", "train", "train", "valid", "test"]):
@@ -65,13 +66,6 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def command(capsys, *words: str) -> tuple[int, Any, str]:
-    capsys.readouterr()
-    code = cli.run([*words, "--json"])
-    out, err = capsys.readouterr()
-    return code, json.loads(out) if out else {}, err.strip().splitlines()[-1] if err.strip() else ""
-
-
 def texts_sent(server: CountingServer) -> list[str]:
     return [text for asked in server.requests for text in asked["input"]]
 
@@ -82,7 +76,8 @@ def rows_of(folder: Path, table: str) -> list[dict[str, Any]]:
     return snapshot.read(table).to_pylist()
 
 
-def test_a_run_buys_its_vectors_once_trains_on_them_and_a_second_run_asks_nobody(folder, capsys):
+def test_a_run_buys_its_vectors_once_trains_on_them_and_a_second_run_asks_nobody(folder, monkeypatch, capsys):
+    train_here(monkeypatch)
     with counting_server(lambda n, asked: embedded(asked, order=range(len(asked["input"]))[::-1])) as (url, server):
         write(folder, url)
         code, first, _ = command(capsys, "run")

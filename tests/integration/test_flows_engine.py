@@ -8,8 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from servers.catalogue import write_games
+from servers.commands import command
 
-from flows import cli
 from warehouse import Warehouse
 
 HIDDEN = "CANARY-OF-THE-TEST-PART"
@@ -75,8 +76,7 @@ def server():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, server) -> Path:
-    items = [{"item_id": f"i{n}", "title": f"Game number {n}", "genres": ["puzzle"]} for n in range(6)]
-    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in items), encoding="utf-8")
+    write_games(tmp_path, 6)
     rows = ["user_id,item_id,text,split"]
     for user in range(4):
         parts = ["train", "train", "train", "valid", "test"]
@@ -104,10 +104,7 @@ root = "w"
 
 
 def profile(capsys, *arguments: str) -> tuple[int, dict, str]:
-    capsys.readouterr()
-    code = cli.run([*(arguments or ("profile",)), "--json"])
-    out, err = capsys.readouterr()
-    return code, json.loads(out) if out else {}, err.strip().splitlines()[-1]
+    return command(capsys, *(arguments or ("profile",)))
 
 
 def test_every_item_and_user_is_asked_about_once_and_never_again(folder, server, capsys):

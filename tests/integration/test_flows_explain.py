@@ -110,7 +110,7 @@ def test_any_trained_model_of_interests_can_be_asked(finished, capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nobody"], "bandvae was trained without a user 'nobody'; the 24 it knows"),
+        (["nobody"], "knows 24 users, and not 'nobody'"),
         (["u05", "--model", "popularity"], "popularity has no interest factors"),
         (["u05", "--model", "dmrec"], "no model 'dmrec': --model takes a label or id of a trained one (bandvae, "),
     ],

@@ -6,7 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from servers.small_world import HashedWords
+from servers.training import train_here
 
+import providers
 from flows import cli
 from warehouse import CorruptFileError, Warehouse
 
@@ -23,6 +26,8 @@ def folder(tmp_path, monkeypatch) -> Path:
         '[model]\nname = "popularity"\n[evaluation]\nbaselines = []\n[warehouse]\nroot = "w"\n',
         encoding="utf-8",
     )
+    monkeypatch.setattr(providers, "parse_encoder", lambda settings: HashedWords())
+    train_here(monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert cli.run(["run", "--until", "ingest"]) == 0
     return tmp_path

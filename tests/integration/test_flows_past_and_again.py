@@ -67,6 +67,18 @@ def test_a_run_as_of_a_moment_reads_only_what_was_there_before(folder):
     assert Warehouse(folder / "w").current().id == snapshot.id
 
 
+@pytest.mark.parametrize("window", [[], ["--set", "source.window_days=30"]])
+def test_a_pair_that_comes_again_later_was_there_before(folder, window):
+    text = (folder / "rows.csv").read_text(encoding="utf-8")
+    again = "".join(f"u{user:02d},i{user % 2},2026-01-{day}T12:00:00Z\n" for user in range(20) for day in (20, 21))
+    for lines in (text + again, text.replace("timestamp\n", f"timestamp\n{again}")):
+        (folder / "rows.csv").write_text(lines, encoding="utf-8")
+        as_of = ["--set", "source.as_of=2026-01-04", "--set", "source.max_quarantined_share=1"]
+        assert cli.run(["ingest", *as_of, *window]) in (0, 3)
+        snapshot = Warehouse(folder / "w").current()
+        assert snapshot is not None and snapshot.rows("interactions") == 60
+
+
 def test_a_backfill_is_one_refresh_a_day_oldest_first(folder):
     when = moments(date(2026, 1, 4), date(2026, 1, 7), every_days=2)
     assert [moment.day for moment in when] == [4, 6] and all(moment.tzinfo is UTC for moment in when)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from servers.encoders import StandInEncoder
+from servers.commands import command
+from servers.small_world import SETTINGS, HashedWords, write_world
 from servers.training import train_here
 
 import providers
@@ -20,22 +20,16 @@ from flows.settings_layers import load_settings
 from flows.steps.guard import refuse_leaks, refuse_thin_vectors
 from warehouse import Warehouse, arrow_table
 
-DIM = 24
 
+class WordEncoder(HashedWords):
+    """Counts the texts it is asked for."""
 
-class WordEncoder(StandInEncoder):
-    """Bags of hashed words as unit vectors: deterministic, offline, counts what it is asked."""
-
-    key, short_name, dim, model, dtype = "e" * 64, "words", DIM, "words", "float32"
+    key, short_name, model = "e" * 64, "words", "words"
     n_encoded = 0
 
     def encode(self, texts, on_progress=None):
         type(self).n_encoded += len(texts)
-        matrix = np.zeros((len(texts), DIM), np.float32)
-        for row, text in enumerate(texts):
-            for word in text.lower().split():
-                matrix[row, int(hashlib.sha256(word.encode()).hexdigest(), 16) % DIM] += 1
-        return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+        return super().encode(texts, on_progress)
 
 
 @pytest.fixture(scope="module")
@@ -47,45 +41,21 @@ def small_parts():
 
 
 def write_sources(folder: Path) -> None:
-    """24 users and 20 items in two tastes; item i19 has no text."""
+    """24 users and 20 items in two tastes, and settings; item i19 has no text."""
     rng = np.random.default_rng(7)
     taste = {0: "puzzle quiet logic", 1: "racing fast cars"}
     items = [{"item_id": f"i{n:02d}", "title": f"Item {n}", "description": taste[n % 2]} for n in range(19)]
     items.append({"item_id": "i19", "title": None, "description": None})
-    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in items), encoding="utf-8")
-    lines = ["user_id,item_id"]
+    pairs = []
     for user in range(24):
         liked = [n for n in range(20) if n % 2 == user % 2]
-        lines += [f"u{user:02d},i{n:02d}" for n in rng.permutation(liked)[:8]]
-    (folder / "interactions.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-SETTINGS = """\
-[source]
-items = "items.jsonl"
-interactions = "interactions.csv"
-[model]
-name = "dmrec"
-[model.base]
-name = "mult_vae"
-hidden_dim = 16
-latent_dim = 8
-[training]
-epochs = 3
-batch_size = 16
-[evaluation]
-baselines = ["popularity"]
-[recommend]
-k = 5
-[warehouse]
-root = "w"
-"""
+        pairs += [(f"u{user:02d}", f"i{n:02d}") for n in rng.permutation(liked)[:8]]
+    write_world(folder, items, pairs, SETTINGS)
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     write_sources(tmp_path)
-    (tmp_path / "semalign.toml").write_text(SETTINGS, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -95,17 +65,8 @@ def finished(tmp_path_factory, small_parts):
     """A folder in which `run --until recommend` has ended; tests may only read it."""
     folder = tmp_path_factory.mktemp("finished")
     write_sources(folder)
-    (folder / "semalign.toml").write_text(SETTINGS, encoding="utf-8")
     assert cli.run(["run", "--until", "recommend", "--config", str(folder)]) == 0
     return folder
-
-
-def command(capsys, *arguments: str) -> tuple[int, dict, str]:
-    """Exit code, JSON document and last stderr line of a command."""
-    capsys.readouterr()
-    code = cli.run([*arguments, "--json"])
-    out, err = capsys.readouterr()
-    return code, json.loads(out) if out else {}, err.strip().splitlines()[-1]
 
 
 def registry(folder: Path) -> list[dict]:
@@ -122,7 +83,7 @@ def test_a_run_publishes_every_table(finished):
     snapshot = Warehouse(finished / "w").current()
     assert snapshot is not None
     rows = {name: snapshot.rows(name) for name in ("items", "users", "splits", "profiles", "recommendations", "runs")}
-    assert rows == {"items": 20, "users": 24, "splits": 192, "profiles": 19 + 24, "recommendations": 120, "runs": 1}
+    assert rows == {"items": 20, "users": 24, "splits": 192, "profiles": 19 + 24, "recommendations": 24 * 4, "runs": 1}
     assert snapshot.rows("model_registry") == 2
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from servers.catalogue import write_catalogue
+from servers.commands import command
 from servers.counting import chat, counting_server
 
-from flows import cli
 from flows.steps.rehearse import TO_COME
 from warehouse import Warehouse
 
@@ -18,14 +18,6 @@ ITEMS, USERS = 30, 12
 TOTAL = ITEMS + USERS
 PRICED = {"price.input_usd_per_million": 1.0, "price.output_usd_per_million": 10.0, "backoff_s": 0}
 CAPPED = {**PRICED, "cap.usd": 5.0}
-
-
-def command(capsys, *words: str) -> tuple[int, dict, str]:
-    """(exit code, its JSON, the last line on standard error)."""
-    capsys.readouterr()
-    code = cli.run([*words, "--json"])
-    out, err = capsys.readouterr()
-    return code, json.loads(out) if out else {}, err.strip().splitlines()[-1]
 
 
 def spread(seed: int):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from servers.commands import command
 from servers.training import train_here
 
 from flows import cli
@@ -71,16 +72,8 @@ def folder(promoted, tmp_path, monkeypatch) -> Path:
     return tmp_path / "f"
 
 
-def run(capsys, *arguments: str) -> tuple[int, dict, str]:
-    """Exit code, JSON document and last stderr line of a command."""
-    capsys.readouterr()
-    code = cli.run([*arguments, "--json"])
-    out, err = capsys.readouterr()
-    return code, json.loads(out) if out else {}, err.strip().splitlines()[-1]
-
-
 def refresh(capsys, *options: str) -> tuple[int, dict, str]:
-    return run(capsys, "run", "--until", "recommend", *options)
+    return command(capsys, "run", "--until", "recommend", *options)
 
 
 def serving(folder: Path) -> tuple[str, str]:
@@ -95,14 +88,14 @@ def serving(folder: Path) -> tuple[str, str]:
 
 
 def verdicts(capsys) -> list[tuple[str, str]]:
-    _, document, _ = run(capsys, "models", "--history")
+    _, document, _ = command(capsys, "models", "--history")
     assert [row["n"] for row in document["decisions"]] == list(range(1, 1 + len(document["decisions"])))
     return [(row["model"], row["verdict"]) for row in document["decisions"]]
 
 
 def test_a_better_model_takes_the_place_and_the_history_says_by_how_much(folder, capsys):
     assert serving(folder) == ("ease", "BLESSED")
-    _, document, last = run(capsys, "models", "--history")
+    _, document, last = command(capsys, "models", "--history")
     first, second = document["decisions"]
     assert (first["verdict"], first["champion"], first["difference"]) == ("FIRST", None, None)
     assert second["champion"] == "popularity" and second["metric"] == "recall@3"
@@ -128,21 +121,21 @@ def test_a_worse_model_is_refused_with_reasons_and_what_serves_stays(folder, cap
 
 
 def test_T_G5_a_rollback_is_the_same_switch_and_the_gate_does_not_undo_it(folder, capsys):
-    code, document, last = run(capsys, "rollback")
+    code, document, last = command(capsys, "rollback")
     assert code == 0 and document["changed"] and "popularity" in last and "ease no longer" in last
     assert serving(folder) == ("popularity", "ROLLED_BACK")
     code, _, last = refresh(capsys, *EASE)
     assert code == 4 and "it was rolled back on" in last and serving(folder)[0] == "popularity"
-    code, _, last = run(capsys, "rollback")
+    code, _, last = command(capsys, "rollback")
     assert code == 2 and "none to go back to" in last
     ease = next((folder / "w" / "models").glob("*")).parent / _model_id(folder, "ease")
-    assert run(capsys, "promote", "--to", ease.name)[0] == 0 and serving(folder) == ("ease", "BY_HAND")
-    code, document, last = run(capsys, "promote", "--to", ease.name[:8])
+    assert command(capsys, "promote", "--to", ease.name)[0] == 0 and serving(folder) == ("ease", "BY_HAND")
+    code, document, last = command(capsys, "promote", "--to", ease.name[:8])
     assert code == 0 and not document["changed"] and "serves already" in last
     assert refresh(capsys, *EASE)[0] == 0
-    code, _, last = run(capsys, "promote", "--to", "nobody")
+    code, _, last = command(capsys, "promote", "--to", "nobody")
     assert code == 2 and "no kept version has model or snapshot 'nobody'" in last and "ease" in last
-    assert run(capsys, "rollback")[0] == 0 and serving(folder)[0] == "popularity"
+    assert command(capsys, "rollback")[0] == 0 and serving(folder)[0] == "popularity"
 
 
 def _model_id(folder: Path, label: str) -> str:
@@ -153,15 +146,15 @@ def _model_id(folder: Path, label: str) -> str:
 
 
 def test_what_a_rollback_needs_outlives_a_collection(folder, capsys):
-    assert run(capsys, "gc", "--keep", "1", "--days", "0")[0] == 0
-    assert run(capsys, "rollback")[0] == 0 and serving(folder)[0] == "popularity"
+    assert command(capsys, "gc", "--keep", "1", "--days", "0")[0] == 0
+    assert command(capsys, "rollback")[0] == 0 and serving(folder)[0] == "popularity"
 
 
 def test_a_champion_of_older_data_is_measured_on_the_users_of_today(folder, capsys):
     write_sources(folder, 90, n_items=22)
     code, _, last = refresh(capsys, *EASE)
     assert code == 0, last
-    decision = run(capsys, "models", "--history")[1]["decisions"][-1]
+    decision = command(capsys, "models", "--history")[1]["decisions"][-1]
     facts = json.loads(decision["facts"])["duel"]
     assert decision["verdict"] == "BLESSED" and 0 < decision["n_users"] <= 60
     # 30 users are new; of the others' targets the split of today drew some from what the champion had learnt
@@ -174,12 +167,12 @@ def test_T_G3_a_champion_that_is_lost_stops_the_run_until_a_first_one_is_asked_f
     code, _, last = refresh(capsys, *WORSE)
     assert code == 4 and "the champion ease" in last and "semalign run --first" in last
     assert refresh(capsys, *WORSE, "--first")[0] == 0 and serving(folder) == ("popularity", "FIRST")
-    code, _, last = run(capsys, "rollback")
+    code, _, last = command(capsys, "rollback")
     assert code == 2
 
 
 def test_a_champion_that_was_deleted_with_a_user_is_no_loss(folder, capsys):
-    assert run(capsys, "forget-user", "u001", "--yes")[0] == 0
+    assert command(capsys, "forget-user", "u001", "--yes")[0] == 0
     assert refresh(capsys, *EASE)[0] == 0
     assert serving(folder) == ("ease", "FIRST")
 

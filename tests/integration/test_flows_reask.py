@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from servers.catalogue import write_games
+from servers.commands import command
 from servers.models import ScriptedModel, good_reply
 
 import providers
@@ -28,8 +30,7 @@ TOLERANT = ("--set", "profiles.max_quarantined_share=1.0")
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch) -> Path:
-    rows = [{"item_id": f"i{n}", "title": f"Game number {n}", "genres": ["puzzle"]} for n in range(12)]
-    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_games(tmp_path, 12)
     pairs = [f"u{user},i{8 + (user + step) % 4}" for user in range(2) for step in range(3)]
     (tmp_path / "rows.csv").write_text("\n".join(["user_id,item_id", *pairs]) + "\n", encoding="utf-8")
     toml = '[source]\nitems = "items.jsonl"\ninteractions = "rows.csv"\n[profiles]\ndomain = "games"\n'
@@ -53,10 +54,7 @@ def model(monkeypatch) -> ScriptedModel:
 
 
 def run(capsys, *arguments: str) -> tuple[int, dict, str]:
-    capsys.readouterr()
-    code = cli.run([*arguments, *TOLERANT, "--json"])
-    out, err = capsys.readouterr()
-    return code, json.loads(out) if out else {}, err.strip().splitlines()[-1]
+    return command(capsys, *arguments, *TOLERANT)
 
 
 def summary() -> dict:

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from servers.commands import command
 from servers.published import AFTER, TITLES, USERS, publish
 
-from flows import cli
 from warehouse import Warehouse, read_source, read_vectors, write_vectors
 
 ITEMS = list(TITLES)
@@ -32,13 +32,6 @@ def folder(tmp_path, monkeypatch) -> Path:
     (tmp_path / "semalign.toml").write_text('[warehouse]\nroot = "w"\n', encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def command(capsys, *words: str) -> tuple[int, dict, str]:
-    capsys.readouterr()
-    code = cli.run([*words, "--json"])
-    out, err = capsys.readouterr()
-    return code, json.loads(out) if out else {}, err.strip().splitlines()[-1]
 
 
 def saved_ids(folder: Path, form: str) -> Path:

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from servers.commands import command
 from servers.small_studies import run_in_this_process, write_small_catalogue
 
 import flows.steps.train
-from flows import cli
 from flows.errors import InterruptedRunError, TrainingFailedError
 from warehouse import Warehouse
 
@@ -21,13 +21,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(flows.steps.train, "run_rec_models", run_in_this_process)
     monkeypatch.chdir(write_small_catalogue(tmp_path))
     return tmp_path
-
-
-def command(capsys, *arguments: str) -> tuple[int, dict, str]:
-    capsys.readouterr()
-    code = cli.run([*arguments, "--json"])
-    out, err = capsys.readouterr()
-    return code, json.loads(out) if out else {}, err.strip().splitlines()[-1]
 
 
 def table(folder: Path, name: str) -> list[dict]:

@@ -7,91 +7,15 @@ import sys
 import numpy as np
 import pytest
 import torch
+from servers.bundles import BASE, CVGA, L_DIFFREC, N_USERS, QUICK, REC_VAE, weights, write
 
-from rec_models import Bundle, InteractionMatrix, SemanticSource, write_bundle
-from rec_models.checkpoints import load_tensors
-from rec_models.errors import (
-    BundleError,
-    ForeignCheckpointError,
-    HeldOutUsersError,
-    ItemClustersError,
-    NotFiniteError,
-    ProtocolError,
-    UnknownDeviceError,
-    UntrustedBytesError,
-)
-from rec_models.interactions import ResidentInteractions
-from rec_models.recommender import GradientRecommender
+from rec_models import Bundle
+from rec_models.__main__ import main
+from rec_models.errors import BundleError, NotFiniteError, UnknownDeviceError, UntrustedBytesError
 from rec_models.training import load_trained, train
 
-N_USERS, N_ITEMS = 40, 30
-BASE = {"name": "mult_vae", "hidden_dim": 8, "latent_dim": 4}
 PAIRWISE = ("lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star")
 PAIRWISE += ("vbpr", "freedom", "bm3", "recgoat")
-QUICK = {"epochs": 6, "batch_size": 16, "evaluate_every": 2}
-CLUSTERS = np.arange(N_ITEMS) % 2
-CVGA = {"name": "cvga", "latent_dim": 4}
-REC_VAE = {"name": "rec_vae", "hidden_dim": 6, "hidden_layers": 2, "latent_dim": 4}
-L_DIFFREC = {"name": "l_diffrec", "clusters": 2, "latent_dim": 5, "denoiser_hidden_dim": 6}
-
-
-def write(
-    directory, *, model=BASE, training=QUICK, seed=3, dtype="float32", patch=None, item_clusters=CLUSTERS, edges=None
-):
-    rng = np.random.default_rng(0)
-    cells = rng.permutation(N_USERS * N_ITEMS)[:400]
-    parts = {
-        name: InteractionMatrix.from_pairs(own // N_ITEMS, own % N_ITEMS, None, n_users=N_USERS, n_items=N_ITEMS)
-        for name, own in zip(("train", "valid", "test"), np.split(cells, [240, 320]), strict=True)
-    }
-    semantic = {}
-    for name, rows in (("items", N_ITEMS), ("users", N_USERS)):
-        values, mask = directory.parent / f"{name}.npy", directory.parent / f"{name}.mask.npy"
-        vectors = rng.standard_normal((rows, 5)).astype(np.float32)
-        np.save(values, stored(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype))
-        np.save(mask, np.ones(rows, bool))
-        about = {"source": "attributes", "dtype": dtype}
-        semantic[name] = SemanticSource(values, mask, about, patch if name == "items" else None)
-    ids = {"user_ids": [f"u{n}" for n in range(N_USERS)], "item_ids": [f"i{n}" for n in range(N_ITEMS)]}
-    settings = {"model": model, "training": training, "evaluation": {"ks": [5], "select_by": "recall@5"}, "seed": seed}
-    return write_bundle(
-        directory, parts=parts, semantic=semantic, about={}, item_clusters=item_clusters, edges=edges, **ids, **settings
-    )
-
-
-def with_held_out_users(directory, model, protocol="strong", mirrored=False):
-    """The bundle of `write` with its last eight users held out: what was theirs in training is only shown.
-
-    Args:
-        mirrored: they show other items instead, counted from the end of the catalogue.
-    """
-    directory.parent.mkdir()
-    whole = write(directory.parent / "whole", model=model)
-    shape, parts = {"n_users": N_USERS, "n_items": N_ITEMS}, {}
-    for name in ("train", "valid", "test"):
-        rows = whole.part(name)
-        users = np.repeat(np.arange(N_USERS), rows.lengths())
-        held_out = users >= N_USERS - 8
-        parts[name] = InteractionMatrix.from_pairs(users[held_out], rows.indices[held_out], None, **shape)
-        if name == "train":
-            shown = N_ITEMS - 1 - rows.indices[held_out] if mirrored else rows.indices[held_out]
-            parts["fold_in"] = InteractionMatrix.from_pairs(users[held_out], shown, None, **shape)
-            parts["train"] = InteractionMatrix.from_pairs(users[~held_out], rows.indices[~held_out], None, **shape)
-    evaluation = {"protocol": protocol, "ks": [5], "names": ["recall", "novelty"], "select_by": "recall@5"}
-    ids = {name: json.loads((whole.directory / f"{name}.json").read_text()) for name in ("user_ids", "item_ids")}
-    settings = {"model": model, "training": QUICK | {"epochs": 1}, "evaluation": evaluation, "seed": 3}
-    return write_bundle(directory, parts=parts, semantic={}, about={}, **ids, **settings)
-
-
-def stored(vectors, dtype):
-    """Numbers as they lie on disk; NumPy has no bfloat16."""
-    if dtype == "bfloat16":
-        return torch.from_numpy(vectors).bfloat16().view(torch.uint16).numpy()
-    return vectors.astype(dtype)
-
-
-def weights(bundle):
-    return load_tensors(bundle.checkpoint / "model.safetensors", {})[0]
 
 
 def test_a_process_of_its_own_prints_events_and_leaves_a_sealed_checkpoint(tmp_path):
@@ -109,8 +33,7 @@ def test_a_process_of_its_own_prints_events_and_leaves_a_sealed_checkpoint(tmp_p
     assert not (bundle.checkpoint / "state.safetensors").exists()
 
     out = tmp_path / "lists.npz"
-    command[3:5] = ["recommend", str(bundle.directory)]
-    subprocess.run([*command, "--k", "7", "--out", str(out)], check=True, capture_output=True)
+    assert main(["recommend", str(bundle.directory), "--device", "cpu", "--k", "7", "--out", str(out)]) == 0
     lists = np.load(out)
     assert lists["item_index"].shape == (N_USERS, 7)
     known = bundle.part("train").union(bundle.part("valid"), bundle.part("test"))
@@ -121,18 +44,16 @@ def test_a_process_of_its_own_prints_events_and_leaves_a_sealed_checkpoint(tmp_p
 def test_evaluating_the_checkpoint_again_gives_the_same_numbers(tmp_path):
     bundle = write(tmp_path / "bundle")
     before = train(bundle, lambda event: None, device="cpu")
-    command = [sys.executable, "-m", "rec_models", "evaluate", str(bundle.directory), "--device", "cpu"]
-    subprocess.run(command, check=True, capture_output=True)
+    assert main(["evaluate", str(bundle.directory), "--device", "cpu"]) == 0
     after = json.loads((bundle.checkpoint / "metrics.json").read_text())
     assert after["test"] == pytest.approx(before["test"])
     load_trained(Bundle.open(bundle.directory), torch.device("cpu"))  # still sealed
 
 
-def test_a_refused_bundle_is_one_json_sentence_and_its_exit_code(tmp_path):
-    command = [sys.executable, "-m", "rec_models", "train", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    event = json.loads(done.stdout)
-    assert (done.returncode, event["error"]) == (2, "BundleError")
+def test_a_refused_bundle_is_one_json_sentence_and_its_exit_code(tmp_path, capsys):
+    code = main(["train", str(tmp_path)])
+    event = json.loads(capsys.readouterr().out)
+    assert (code, event["error"]) == (2, "BundleError")
     assert str(tmp_path) in event["message"]
 
 
@@ -245,8 +166,7 @@ def test_a_checkpoint_of_pia_is_one_of_its_base_and_has_no_anchors(tmp_path):
     valid = [event for event in events if event["event"] == "valid"]
     expected = 0.2 * 1.2 ** sum(not event["best"] for event in valid)
     assert valid[-1]["alignment_weight"] in (pytest.approx(expected), pytest.approx(expected / 1.2))
-    command = [sys.executable, "-m", "rec_models", "evaluate", str(bundle.directory), "--device", "cpu"]
-    subprocess.run(command, check=True, capture_output=True)  # scored by what was kept, without anchors
+    assert main(["evaluate", str(bundle.directory), "--device", "cpu"]) == 0  # scored by what was kept, without anchors
     after = json.loads((bundle.checkpoint / "metrics.json").read_text())
     assert after["test"] == metrics["test"] and after["valid"] == metrics["valid"]
 
@@ -256,22 +176,6 @@ def test_sides_that_take_turns_report_the_mean_of_each_term_over_its_own_batches
     history = train(bundle, lambda event: None, device="cpu")["history"]
     assert all(set(row["terms"]) == {"reconstruction", "kl"} for row in history)
     assert any(name.startswith("before_") for name in weights(bundle))
-
-
-def test_clusters_travel_with_the_bundle_and_are_hashed(tmp_path):
-    bundle = write(tmp_path / "bundle", model=L_DIFFREC)
-    assert Bundle.open(bundle.directory).inputs().item_clusters.tolist() == CLUSTERS.tolist()
-    np.save(bundle.directory / "item_clusters.npy", CLUSTERS[::-1])
-    with pytest.raises(UntrustedBytesError, match="item_clusters"):
-        Bundle.open(bundle.directory)
-    with pytest.raises(BundleError, match=r"item_clusters\.npy is int64\(30,\), expected int64 \(31,\)"):
-        bundle._item_clusters(31)
-
-
-def test_a_model_of_clusters_without_clusters_is_refused_before_training(tmp_path):
-    bundle = write(tmp_path / "bundle", model=L_DIFFREC, item_clusters=None)
-    with pytest.raises(ItemClustersError, match="holds no item clusters"):
-        train(bundle, lambda event: None, device="cpu")
 
 
 @pytest.mark.parametrize("damage", ["garbage", "foreign"])
@@ -331,112 +235,3 @@ def test_T_T4_a_checkpoint_cut_short_is_never_loaded(tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises((UntrustedBytesError, BundleError)):
             load_trained(bundle, torch.device("cpu"))
-
-
-def test_a_checkpoint_of_another_bundle_is_refused_with_both_names(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    ours, other = write(tmp_path / "a" / "bundle"), write(tmp_path / "b" / "bundle", seed=9)
-    for bundle in (ours, other):
-        train(bundle, lambda event: None, device="cpu")
-    for path in other.checkpoint.iterdir():
-        (ours.checkpoint / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(ForeignCheckpointError, match="made with another bundle"):
-        load_trained(ours, torch.device("cpu"))
-
-
-def test_a_flipped_bit_in_the_bundle_is_found_before_training(tmp_path):
-    bundle = write(tmp_path / "bundle")
-    path = bundle.directory / "train.indices.npy"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(UntrustedBytesError, match=r"train\.indices"):
-        Bundle.open(bundle.directory)
-
-
-def test_semantic_matrices_are_linked_and_mapped_never_copied(tmp_path):
-    bundle = write(tmp_path / "bundle", model={"name": "dmrec", "base": BASE})
-    linked = bundle.directory / "semantic" / "items.npy"
-    assert linked.stat().st_ino == (tmp_path / "items.npy").stat().st_ino
-    vectors = bundle.inputs().semantic["items"].vectors
-    mapped = np.load(linked, mmap_mode="r")
-    np.testing.assert_array_equal(vectors.numpy(), mapped)
-    with open("/proc/self/maps") as maps:
-        assert str(linked) in maps.read()
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_vectors_of_sixteen_bits_train_nearly_the_same_model(tmp_path, dtype):
-    metrics = {}
-    for name in ("float32", dtype):
-        (tmp_path / name).mkdir()
-        bundle = write(tmp_path / name / "bundle", model={"name": "dmrec", "base": BASE}, dtype=name)
-        assert bundle.inputs().semantic["users"].vectors.dtype == getattr(torch, name)
-        metrics[name] = train(bundle, lambda event: None, device="cpu")
-    losses = [[row["loss"] for row in metrics[name]["history"]] for name in ("float32", dtype)]
-    assert losses[0] != losses[1]
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-2)
-
-
-def test_changed_rows_replace_those_of_the_shared_file_in_this_process_alone(tmp_path):
-    patch = tmp_path / "items.patch.npz"
-    np.savez(patch, rows=np.array([2, 7]), values=np.full((2, 5), 0.5, np.float32))
-    bundle = write(tmp_path / "bundle", model={"name": "dmrec", "base": BASE}, patch=patch)
-    vectors = Bundle.open(bundle.directory).inputs().semantic["items"].vectors
-    file = np.load(bundle.directory / "semantic" / "items.npy")
-    assert vectors[[2, 7]].tolist() == [[0.5] * 5] * 2
-    kept = [row for row in range(N_ITEMS) if row not in (2, 7)]
-    np.testing.assert_array_equal(vectors[kept].numpy(), file[kept])
-    assert not (file[[2, 7]] == 0.5).any()
-
-
-def test_a_language_model_without_vectors_says_which_are_missing(tmp_path):
-    bundle = write(tmp_path / "bundle", model={"name": "dmrec", "base": BASE})
-    bundle.config["semantic"].pop("users")
-    with pytest.raises(LookupError, match="'users'; the bundle holds: items"):
-        train(bundle, lambda event: None, device="cpu")
-
-
-def test_edges_travel_in_the_bundle_and_the_metrics_say_whose_they_are(tmp_path):
-    for name in "ab":
-        (tmp_path / name).mkdir()
-    chosen = np.full((N_USERS, 2), -1)
-    chosen[7] = 4, 11
-    given = write(tmp_path / "a" / "bundle", model={"name": "llmrec"}, edges={"llmrec": chosen})
-    opened = Bundle.open(given.directory)
-    np.testing.assert_array_equal(opened.inputs().edges["llmrec"].numpy(), chosen)
-    without = write(tmp_path / "b" / "bundle", model={"name": "llmrec"})
-    said = [train(bundle, lambda event: None, device="cpu")["provenance"]["edges"] for bundle in (opened, without)]
-    assert said == ["a language model's", "surrogate edges, from embeddings"]
-
-
-@pytest.mark.parametrize("pairs", [np.zeros((3, 2)), np.full((N_USERS, 2), N_ITEMS), np.full((N_USERS, 2), -2)])
-def test_edges_that_lead_nowhere_are_refused_with_the_shape_expected(tmp_path, pairs):
-    bundle = write(tmp_path / "bundle", model={"name": "llmrec"}, edges={"llmrec": pairs})
-    with pytest.raises(BundleError, match=rf"edges_llmrec\.npy is .*, expected int64 \({N_USERS}, 2\) from -1 to 29"):
-        bundle.inputs()
-
-
-@pytest.mark.parametrize(
-    "model", [BASE, CVGA, {"name": "ease"}, {"name": "popularity"}], ids=lambda model: model["name"]
-)
-def test_held_out_users_change_no_weight_and_are_scored_from_what_they_show(tmp_path, model):
-    bundle, other = (with_held_out_users(tmp_path / name / "bundle", model, mirrored=name == "b") for name in "ab")
-    metrics, others = (train(one, lambda event: None, device="cpu") for one in (bundle, other))
-    for name, weight in weights(bundle).items():
-        assert torch.equal(weight, weights(other)[name]), name
-    assert metrics["protocol"] == "strong" and metrics["test"]["novelty@5"] > 0
-    assert metrics["test"] != others["test"], "another row is masked, whatever the model makes of it"
-    assert np.load(bundle.checkpoint / "per_user.npz")["test_user_index"].min() >= 32
-    fitted = load_trained(bundle, torch.device("cpu"))
-    if isinstance(fitted, GradientRecommender):
-        batches = fitted.batches(ResidentInteractions(bundle.part("train")), np.random.default_rng(0), 8)
-        assert sorted(user for batch in batches for user in batch.users.tolist()) == list(range(32))
-
-
-def test_who_keeps_a_vector_a_user_and_who_names_the_wrong_protocol_is_refused(tmp_path):
-    with pytest.raises(HeldOutUsersError, match="lightgcn learns each user by heart"):
-        train(with_held_out_users(tmp_path / "a" / "bundle", {"name": "lightgcn"}), lambda event: None, device="cpu")
-    with pytest.raises(ProtocolError, match="to 'strong'"):
-        train(with_held_out_users(tmp_path / "b" / "bundle", BASE, "dmrec"), lambda event: None, device="cpu")

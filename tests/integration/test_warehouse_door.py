@@ -64,6 +64,25 @@ def test_a_refused_row_does_not_make_a_good_one_a_duplicate():
     assert door.interactions.num_rows == 1
 
 
+@pytest.mark.parametrize(
+    ("before", "latest", "kept"),
+    [
+        (None, False, ["2026-02-01"]),
+        (None, True, ["2026-05-01"]),
+        (datetime(2026, 4, 1, tzinfo=UTC), False, ["2026-02-01", None]),
+        (datetime(2026, 4, 1, tzinfo=UTC), True, ["2026-05-01", "2026-03-01"]),
+        (datetime(2026, 1, 1, tzinfo=UTC), True, ["2026-05-01"]),
+    ],
+)
+def test_one_row_of_a_repeated_pair_stays_on_each_side_of_a_moment(before, latest, kept):
+    times = ["2026-02-01", None, "2026-05-01", "2026-01-01", "2026-03-01"]
+    rows = pa.table({"user_id": ["u"] * 5, "item_id": ["a"] * 5, "timestamp": times})
+    door = check_door(rows, ITEMS, now=NOW, before=before, latest=latest)
+    found = door.interactions["timestamp"].to_pylist()
+    assert [moment and moment.date().isoformat() for moment in found] == kept
+    assert refused(door) == [("interaction", "u", "duplicate_pair")] * (5 - len(kept))
+
+
 def test_the_first_row_of_an_id_stays():
     items = pa.table({"item_id": ["a", None, "a", ""], "title": ["first", "x", "second", "y"]})
     users = pa.table({"user_id": ["u", "u"]})

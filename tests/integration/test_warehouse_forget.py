@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from servers.catalogue import write_games
+from servers.commands import command
 from servers.published import publish
+from servers.small_world import HashedWords
+from servers.training import train_here
 
-from flows import cli
+import providers
 from warehouse import PinnedError, UnknownUserError, Warehouse, arrow_rows, forget_user
 
 CANARY = "user-canary-7781"
@@ -19,9 +23,8 @@ WORDS = "words-of-the-canary-4419"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """A catalogue with one item that quotes the canary's review, run as far as profiles by a file of replies."""
-    items = [{"item_id": f"i{n}", "title": f"Game number {n}", "genres": ["puzzle"]} for n in range(6)]
-    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in items), encoding="utf-8")
+    """Six games and four users with five each; the canary's reviews have words of their own."""
+    write_games(tmp_path, 6)
     users = [CANARY, "u1", "u2", "u3"]
     rows = ["user_id,item_id,text"]
     for place, user in enumerate(users):
@@ -34,6 +37,8 @@ def folder(tmp_path, monkeypatch) -> Path:
         '[model]\nname = "popularity"\n[evaluation]\nbaselines = []\n[warehouse]\nroot = "w"\n',
         encoding="utf-8",
     )
+    monkeypatch.setattr(providers, "parse_encoder", lambda settings: HashedWords())
+    train_here(monkeypatch)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -50,13 +55,6 @@ def holds(root: Path, *needles: str) -> list[str]:
         if any(needle.encode() in content for needle in needles):
             found.append(str(path.relative_to(root)))
     return found
-
-
-def command(capsys, *words: str) -> tuple[int, dict, str]:
-    capsys.readouterr()
-    code = cli.run([*words, "--json"])
-    out, err = capsys.readouterr()
-    return code, json.loads(out) if out else {}, err.strip().splitlines()[-1]
 
 
 def test_after_forgetting_no_byte_names_the_user_and_a_source_that_still_does_brings_nobody_back(folder, capsys):

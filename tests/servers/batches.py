@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-PROFILE = {"reasoning": "The tags agree.", "profile": "Players who like slow exploration and quiet stories."}
+from servers.counting import PROFILE, serving
 
 
 @dataclass(frozen=True)
@@ -223,16 +223,8 @@ def batch_server(
         def log_message(self, format: str, *args: object) -> None:
             return None
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{http.server_address[1]}/v1", backend
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()
+    with serving(Handler) as url:
+        yield url, backend
 
 
 def _routed(

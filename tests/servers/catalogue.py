@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,10 +14,15 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 
+def write_games(folder: Path, n: int) -> None:
+    """items.jsonl with so many games, every one with a title of its own."""
+    rows = [{"item_id": f"i{n}", "title": f"Game number {n}", "genres": ["puzzle"]} for n in range(n)]
+    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 def write_catalogue(folder: Path, base_url: str, *, items: int, users: int, **engine: Any) -> Path:
     """Sources and semalign.toml for `items` + `users` requests, every one of them different."""
-    rows = [{"item_id": f"i{n}", "title": f"Game number {n}", "genres": ["puzzle"]} for n in range(items)]
-    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_games(folder, items)
     lines = ["user_id,item_id,text,split"]
     for user in range(users):
         for step, part in enumerate(["train", "train", "train", "valid", "test"]):
@@ -39,6 +45,17 @@ root = "w"
 """
     (folder / "semalign.toml").write_text(text, encoding="utf-8")
     return folder
+
+
+def replies(folder: Path) -> dict[str, str]:
+    """{key: sha256} of every acknowledged reply of such a catalogue, after SQLite has checked the whole file."""
+    path = folder / "w" / "ledger.sqlite"
+    if not path.exists():
+        return {}
+    with sqlite3.connect(path) as db:
+        (verdict,) = db.execute("PRAGMA integrity_check").fetchone()
+        assert verdict == "ok"
+        return dict(db.execute("SELECT key, sha256 FROM response"))
 
 
 def start_profile(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:

@@ -89,7 +89,7 @@ def faulty(seed: int, share: float, good: Callable[[], Reply] = chat, hang_s: fl
         failure(503),
         Reply(b"", reset=True),
         chat(delay_s=hang_s, usable=False),
-        chat(drip_s=hang_s / 100, usable=False),
+        chat(drip_s=hang_s / len(chat().body), usable=False),
         Reply(b"<html>a login page</html>", headers={"Content-Type": "text/html"}),
         Reply(b"{}"),
         Reply(chat().body[:60]),
@@ -198,11 +198,18 @@ def counting_server(script: Script = lambda number, asked: chat()) -> Iterator[t
         def log_message(self, format: str, *args: object) -> None:
             return None
 
-    http = _Http(("127.0.0.1", 0), Handler)
+    with serving(Handler) as url:
+        yield url, server
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The base URL of a server on loopback that answers by the handler until the block ends."""
+    http = _Http(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{http.server_address[1]}/v1", server
+        yield f"http://127.0.0.1:{http.server_address[1]}/v1"
     finally:
         http.shutdown()
         http.server_close()

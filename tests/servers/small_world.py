@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,8 +74,15 @@ def interaction_rows(n_users: int = 20, n_items: int = 16) -> list[tuple[str, st
 
 def write_small_world(folder: Path, settings: str = SETTINGS) -> None:
     """items.jsonl, interactions.csv and semalign.toml in a folder."""
-    lines = [json.dumps(row) + "\n" for row in item_rows()]
+    write_world(folder, item_rows(), interaction_rows(), settings)
+
+
+def write_world(
+    folder: Path, items: Iterable[Mapping[str, Any]], pairs: Iterable[tuple[str, str]], settings: str
+) -> None:
+    """The same files for any items and (user, item) pairs."""
+    lines = [json.dumps(row) + "\n" for row in items]
     (folder / "items.jsonl").write_text("".join(lines), encoding="utf-8")
-    rows = [",".join(row) for row in [("user_id", "item_id"), *interaction_rows()]]
+    rows = [",".join(row) for row in [("user_id", "item_id"), *pairs]]
     (folder / "interactions.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     (folder / "semalign.toml").write_text(settings, encoding="utf-8")

@@ -15,6 +15,7 @@ judged AS (
     row,
     user_id,
     item_id,
+    timestamp,
     CASE
       WHEN user_id IS NULL OR item_id IS NULL OR trim(user_id) = '' OR trim(item_id) = '' THEN 'null_id'
       WHEN NOT item_id IN (SELECT item_id FROM known_items) THEN 'unknown_item'
@@ -27,5 +28,9 @@ judged AS (
 )
 SELECT row, coalesce(code, 'duplicate_pair') AS code
 FROM judged
-QUALIFY code IS NOT NULL OR row_number() OVER (PARTITION BY user_id, item_id, code IS NULL ORDER BY row) > 1
+QUALIFY code IS NOT NULL OR row_number() OVER (
+  -- a row that `before` leaves out stands for no row that it keeps
+  PARTITION BY user_id, item_id, code IS NULL, coalesce(timestamp < $before, $before IS NULL)
+  ORDER BY {first}
+) > 1
 ORDER BY row
