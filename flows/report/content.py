@@ -12,6 +12,9 @@ from flows.report.interests import UserFactors
 Role = Literal["model", "base", "baseline", "control"]
 """`model` is what the run is about, `base` the same model without language, `control` that model with spoilt text."""
 
+ACTIVE = 0.01
+"""A latent dimension whose posterior mean varies less than this between users tells nothing about them."""
+
 State = Literal["computed", "kept"]
 """Whether a stage did its work in this run or found it already done."""
 
@@ -150,7 +153,7 @@ class LatentActivity:
     quantiles: tuple[float, float, float, float, float]
     """Minimum, quartiles with the median, maximum; natural logarithm."""
     n_active: int
-    """Dimensions whose variance is at least 0.01."""
+    """Dimensions whose variance is at least `ACTIVE`."""
     n_dims: int
 
 

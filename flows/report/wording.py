@@ -21,9 +21,9 @@ def measure(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.4f}".replace("-", MINUS)
 
 
-def signed(value: float) -> str:
-    """Four decimals with their sign."""
-    return f"{value:+.4f}".replace("-", MINUS)
+def signed(value: float, places: int = 4) -> str:
+    """Four decimals, or so many, with their sign."""
+    return f"{value:+.{places}f}".replace("-", MINUS)
 
 
 def percent(value: float | None) -> str:

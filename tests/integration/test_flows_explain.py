@@ -33,7 +33,7 @@ hidden_dim = 16
 epochs = 4
 batch_size = 16
 [evaluation]
-baselines = ["popularity", "macrid_vae@dim=4"]
+baselines = ["popularity", "macrid_vae@dim=4", "addvae@factors=2;dim=4;hidden_dim=8"]
 [recommend]
 k = 5
 [report]
@@ -105,6 +105,16 @@ def test_any_trained_model_of_interests_can_be_asked(finished, capsys):
     assert code == 0 and document["channels"] == [] and len(document["factors"]) == 4
     code, out, _ = told(capsys, finished, "u05", "--model", document["model_id"], "--taken", "--json")
     assert code == 0 and json.loads(out)["model"] == "macrid_vae@dim=4"
+
+
+def test_attention_is_told_with_its_signs_and_is_no_plan(finished, capsys):
+    label = "addvae@dim=4;factors=2;hidden_dim=8"
+    code, out, _ = told(capsys, finished, "u05", "--model", label, "--json")
+    [channel] = json.loads(out)["channels"]
+    assert code == 0 and channel["signed"] and channel["sharp"] is None and channel["entropy"] is None
+    assert all(-1 < weight < 1 for row in channel["plan"] for weight in row)
+    code, out, _ = told(capsys, finished, "u05", "--model", label)
+    assert code == 0 and "attention to themes" in out and "entropy" not in out
 
 
 @pytest.mark.parametrize(

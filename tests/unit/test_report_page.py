@@ -28,7 +28,7 @@ from flows.report import (
     TextCoverage,
     render,
 )
-from flows.report.heat_map import heat_map
+from flows.report.heat_map import heat_map, signed_map
 
 HOSTILE = "<script>alert('x')</script><img src=//evil.example onerror=alert(1)> \"' & \u202e\x00\ud800 {{ 7*7 }}"
 
@@ -220,3 +220,14 @@ def test_a_heat_map_shows_the_shares_of_each_row_and_nothing_of_a_row_without_ma
     assert [tick.label for tick in chart.rows] == ["interest 1", "interest 2"] and len(chart.columns) == 2
     assert all(cell.x + chart.size <= chart.width and cell.y + chart.size <= chart.height for cell in chart.cells)
     assert heat_map([], "nobody").cells == ()
+
+
+def test_weights_of_either_sign_are_drawn_in_two_colours_by_the_largest():
+    chart = signed_map([[0.25, -0.5], [0.0, 0.1]], "attention")
+    assert [(cell.value, cell.strength, cell.negative) for cell in chart.cells] == [
+        ("+0.25", 0.5, False),
+        ("−0.50", 1.0, True),
+        ("+0.00", 0.0, False),
+        ("+0.10", 0.2, False),
+    ]
+    assert [cell.strength for cell in signed_map([[0.0]], "nothing").cells] == [0.0]
