@@ -86,7 +86,7 @@ def _matrices(channel: TextChannel, epsilon: float) -> Iterator[tuple[str, list[
         note = "from -1 to 1; below 0 an interest takes on the opposite of a theme"
         yield "attention to themes", [[f"{weight:+.2f}" for weight in row] for row in channel.plan], note
         return
-    note = f"as the model mixes them, entropy {channel.entropy:.2f} bits"
+    note = f"as the model mixes them, entropy {channel.entropy:.2f} of {channel.most_entropy:.2f} bits"
     yield "alignment, % of each interest", list(map(_row, channel.plan)), note
     if channel.sharp is not None:
         yield "nearest, % of each interest", list(map(_row, channel.sharp)), f"the same costs at epsilon {epsilon:g}"

@@ -83,7 +83,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """This model minus the base on one metric, paired over users."""
+    """This model minus another, the base where there is one, on one metric, paired over users."""
 
     metric: str
     difference: float
@@ -93,6 +93,8 @@ class Difference:
     high: float
     p_value: float | None
     n_users: int
+    reference: str = ""
+    """Label of the other one."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One trained model: test metrics, the paired difference to the base, and how it was trained."""
+    """One trained model: test metrics, paired differences, and how it was trained."""
 
     label: str
     """Unique in the report: "dmrec", "mult_vae", "dmrec, shuffled text"."""

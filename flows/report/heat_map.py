@@ -47,7 +47,7 @@ def signed_map(weights: Sequence[Sequence[float]], title: str) -> HeatMap:
 
 def _drawn(title: str, rows: Sequence[Sequence[tuple[float, str]]]) -> HeatMap:
     """Cells of (strength -1..1, what is written in them)."""
-    size, left, top = 54.0, 84.0, 26.0
+    size, left, top = 60.0, 84.0, 26.0
     n_columns = max(map(len, rows), default=0)
     return HeatMap(
         title, left + size * n_columns + 4, top + size * len(rows) + 4, size,

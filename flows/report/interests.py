@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -49,6 +50,11 @@ class TextChannel:
     """Of the plan, in bits; None where `signed`."""
     overlap: float
     """Mean share of units that two themes have in common, 0..1."""
+
+    @property
+    def most_entropy(self) -> float:
+        """Bits of an even plan, which does not say what goes with what."""
+        return (math.log2(len(self.plan)) + math.log2(len(self.factors))) / 2
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def render(content: ReportContent) -> str:
             best=_best_values(content),
             lead=wording.first_of(content, "model"),
             base=wording.first_of(content, "base"),
+            against=wording.compared_with(content, primary),
             value_of=wording.value_of,
             difference_of=wording.difference_of,
             whiskers=whisker_chart(content.models, primary),

@@ -102,6 +102,14 @@ def difference_of(model: ModelResult, metric: str | None) -> Difference | None:
     return next((row for row in model.differences if row.metric == metric), None)
 
 
+def compared_with(content: ReportContent, metric: str | None) -> str | None:
+    """What the table of metrics compares with: the base, else the one model that all differences speak of."""
+    if first_of(content, "base"):
+        return "the base"
+    names = {gap.reference for model in content.models if (gap := difference_of(model, metric))}
+    return names.pop() if len(names) == 1 else None
+
+
 def first_of(content: ReportContent, role: str) -> ModelResult | None:
     """The first model with a role."""
     return next((model for model in content.models if model.role == role), None)

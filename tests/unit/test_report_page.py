@@ -191,8 +191,17 @@ def test_coverage_is_in_its_own_table_and_not_among_the_metrics() -> None:
 def test_the_metric_of_the_summary_comes_first() -> None:
     plain = content()
     metrics = tuple(Interval(name, 0.1) for name in ("ndcg@10", "ndcg@20", "recall@10", "recall@20"))
-    text = Elements(render(content(models=(replace(plain.models[0], metrics=metrics),)))).text
+    models = replace(plain.models[0], metrics=metrics), plain.models[1]
+    text = Elements(render(content(models=models))).text
     assert "Model Recall@10 Recall@20 NDCG@10 NDCG@20 Recall@20 against the base" in text
+
+
+def test_without_a_base_the_table_names_whom_it_compares_with_and_else_has_no_such_column() -> None:
+    lead, other = (model(label, role, 0.2) for label, role in (("bandvae", "model"), ("macrid_vae", "baseline")))
+    gap = Difference("recall@20", -0.02, -0.1, -0.03, -0.01, 1e-6, 900, "macrid_vae")
+    told = Elements(render(content(models=(replace(lead, differences=(gap,)), other)))).text
+    assert "Recall@20 against macrid_vae" in told and "against the base" not in told
+    assert "against" not in Elements(render(content(models=(lead, other)))).text
 
 
 def test_the_best_value_is_not_claimed_by_a_control() -> None:
