@@ -38,7 +38,7 @@
     groups.forEach((members, group) => {
       if (hidden.has(group)) return;
       brush.fillStyle = ink.groups[group % ink.groups.length];
-      brush.globalAlpha = hits ? 0.15 : 0.75;
+      brush.globalAlpha = hits ? 0.3 : 0.75;
       for (const i of members) {
         const [x, y] = place(i, at);
         if (x >= -4 && y >= -4 && x <= at.wide + 4 && y <= at.high + 4) brush.fillRect(x - radius, y - radius, 2 * radius, 2 * radius);

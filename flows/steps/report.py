@@ -148,6 +148,7 @@ def _run_facts(snapshot: Snapshot, settings: Settings) -> RunFacts:
     facts = {
         name: row[name] for name in ("run_id", "command", "started_at", "seconds", "settings_hash", "code_version")
     }
+    facts["command"] = f"semalign {facts['command']}"
     return RunFacts(name=settings.name, snapshot=snapshot.id, generated=settings.generated, **facts)
 
 

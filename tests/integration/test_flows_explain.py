@@ -108,7 +108,7 @@ def test_any_trained_model_of_interests_can_be_asked(finished, capsys):
 
 
 def test_attention_is_told_with_its_signs_and_is_no_plan(finished, capsys):
-    label = "addvae@dim=4;factors=2;hidden_dim=8"
+    label = "addvae@factors=2;dim=4;hidden_dim=8"
     code, out, _ = told(capsys, finished, "u05", "--model", label, "--json")
     [channel] = json.loads(out)["channels"]
     assert code == 0 and channel["signed"] and channel["sharp"] is None and channel["entropy"] is None
@@ -122,7 +122,7 @@ def test_attention_is_told_with_its_signs_and_is_no_plan(finished, capsys):
     [
         (["nobody"], "bandvae was trained without a user 'nobody'; the 24 it knows"),
         (["u05", "--model", "popularity"], "popularity has no interest factors"),
-        (["u05", "--model", "dmrec"], "no model 'dmrec': --model takes a label or id of a trained one (bandvae, "),
+        (["u05", "--model", "dmrec"], "no model 'dmrec': --model takes a label or id of a trained one (addvae@"),
     ],
 )
 def test_what_cannot_be_explained_is_refused_with_a_cure(finished, capsys, arguments, sentence):
@@ -141,3 +141,12 @@ def test_the_report_draws_interests_and_heat_maps_of_the_example_users(finished)
         shares = [int(share) for share in re.findall(r">(\d+) %<", drawing)]
         assert 190 <= sum(shares) <= 210  # two rows of 100 %, each cell rounded
     assert "<b>cars" not in page
+
+
+def test_the_stage_of_training_lasts_as_long_as_its_models(finished):
+    manifest = max((finished / "w" / "snapshots").glob("*/manifest.json"))
+    stages = json.loads(manifest.read_text("utf-8"))["stages"]
+    [noted] = [stage for stage in stages["publish"]["summary"]["stages"] if stage["name"] == "train"]
+    lasted = sum(score["seconds"] for score in stages["evaluate"]["summary"]["scores"])
+    print(f"models took {lasted} s, the stage {noted['seconds']} s")
+    assert noted["seconds"] >= lasted > 0

@@ -13,7 +13,8 @@ SEARCH = """(() => {
     const box = document.getElementById('map-search');
     box.value = 'reef';
     box.dispatchEvent(new Event('input'));
-    document.querySelector('#map-found button')?.click() })()"""
+    document.querySelector('#map-found button')?.click();
+    document.querySelector('[data-zoom="0"]').click() })()"""
 PLACE = "(r => [r.x, r.y + scrollY, r.width, r.height])(document.querySelector('{}').getBoundingClientRect())"
 MAX_BYTES = 200_000
 
