@@ -33,7 +33,7 @@
     }
     brush.setTransform(at.dots, 0, 0, at.dots, 0, 0);
     brush.clearRect(0, 0, at.wide, at.high);
-    const radius = Math.min(4, (count > 4000 ? 1.2 : count > 2000 ? 2 : 2.6) * Math.sqrt(scale));
+    const radius = Math.min(4, (count > 10000 ? 1.2 : count > 4000 ? 1.6 : count > 2000 ? 2 : 2.6) * Math.sqrt(scale));
     const began = performance.now();
     groups.forEach((members, group) => {
       if (hidden.has(group)) return;

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -50,15 +51,13 @@ def report(tmp_path_factory) -> Path:
     ]
     points[7] = MapPoint(0.5, 0.5, 0, HOSTILE, HOSTILE)
     long = "dmrec@base.kl_weight=2;matching.beta=0.3"
-    models = [
-        ModelResult(label, role, True, (Interval("recall@20", 0.19, 0.18, 0.2),), history=history, seconds=1.0)
-        for label, role in (("dmrec", "model"), (long, "baseline"))
-    ]
+    lead = ModelResult("dmrec", "model", True, (Interval("recall@20", 0.19, 0.18, 0.2),), history=history, seconds=1.0)
+    models = (lead, replace(lead, label=long, role="baseline"))
     content = ReportContent(
         RunFacts("r1", "A catalogue", "semalign run", datetime(2026, 11, 21, tzinfo=UTC), 104.2, "s1", "h1", "0.1.0"),
         CatalogueFacts(24, N_POINTS, 238, 154, 42, 42, "random 3:1:1, seed 0", "dmrec"),
         ProfileFacts("attributes", "pooled", (), 12, 0, "all-MiniLM-L6-v2", 384),
-        tuple(models),
+        models,
         item_map=ItemMap(tuple(points), N_POINTS, 0.2, "genre", KINDS),
         explained=(interests(signed=False), interests(signed=True)),
         profile_examples=(ProfileExample("item", "i1", HOSTILE, HOSTILE, "attributes"),),
