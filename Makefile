@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint types unit clean
+.PHONY: install demo pictures test lint types unit clean
 
 install: $(STAMP)
 
@@ -16,6 +16,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/semalign demo
+
+# The pictures in docs/images, of the demo's report; wants a Chromium, by name or in SEMALIGN_BROWSER.
+pictures: demo
+	PYTHONPATH=tests $(BIN)/python -m servers.pictures "$$(ls -t var/demo/warehouse/reports/*/report.html | head -n 1)" docs/images
 
 test: lint types unit
 

@@ -278,7 +278,8 @@ def _collapse(workspace: Workspace, found: Compared, reference: str) -> Study:
 
 def _latent(workspace: Workspace, found: Compared, reference: str) -> Study:
     from flows.report.charts import latent_chart
-    from flows.steps.analyse import ACTIVE, latent_activities, log_activities
+    from flows.report.content import ACTIVE
+    from flows.steps.analyse import latent_activities, log_activities
 
     latents, rows = [], []
     for label in found.plan.labels():

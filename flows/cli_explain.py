@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,16 +75,24 @@ def _say_channel(channel: TextChannel, epsilon: float) -> None:
     ]
     caption = f"{channel.overlap:.0%} of what two of them speak of is the same"
     emit_table(f"themes in {channel.name}", ("theme", "of text", "speaks of"), rows, caption=caption)
-    bits = f"entropy {channel.entropy:.2f} bits"
-    for title, plan, note in (
-        ("alignment, % of each interest", channel.plan, f"as the model mixes them, {bits}"),
-        ("nearest, % of each interest", channel.sharp, f"the same costs at epsilon {epsilon:g}"),
-    ):
+    for title, rows, note in _matrices(channel, epsilon):
         columns = ("interest", *(f"theme {place}" for place in range(1, len(channel.factors) + 1)))
-        emit_table(title, columns, [(place, *_row(row)) for place, row in enumerate(plan, start=1)], caption=note)
+        emit_table(title, columns, [(place, *row) for place, row in enumerate(rows, start=1)], caption=note)
 
 
-def _row(masses: Sequence[float]) -> list[int]:
+def _matrices(channel: TextChannel, epsilon: float) -> Iterator[tuple[str, list[list[object]], str]]:
+    """Title, cells and note of each table of interests by themes."""
+    if channel.signed:
+        note = "from -1 to 1; below 0 an interest takes on the opposite of a theme"
+        yield "attention to themes", [[f"{weight:+.2f}" for weight in row] for row in channel.plan], note
+        return
+    note = f"as the model mixes them, entropy {channel.entropy:.2f} of {channel.most_entropy:.2f} bits"
+    yield "alignment, % of each interest", list(map(_row, channel.plan)), note
+    if channel.sharp is not None:
+        yield "nearest, % of each interest", list(map(_row, channel.sharp)), f"the same costs at epsilon {epsilon:g}"
+
+
+def _row(masses: Sequence[float]) -> list[object]:
     """Shares of one factor's mass in percent."""
     whole = sum(masses) or 1.0
     return [round(100 * mass / whole) for mass in masses]

@@ -69,6 +69,7 @@ class Tally:
         replies: new ones that are kept, whatever they say; `calls` also counts those that brought none.
         reasked: second questions that were sent.
         quarantined: profiles that this run put aside.
+        training_seconds: wall time of the models it trained; the stage that registers them begins after them.
         vectors: what was asked of a server of embeddings, which is no part of the counts above.
     """
 
@@ -84,6 +85,7 @@ class Tally:
     embedded: int = 0
     embeddings_reused: int = 0
     trained: int = 0
+    training_seconds: float = 0.0
     committed: int = 0
     stages: list[StageNote] = field(default_factory=list)
     vectors: VectorTally = field(default_factory=VectorTally)

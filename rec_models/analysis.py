@@ -151,8 +151,8 @@ class TextFactors:
         name: what the channel counts: `words`, `concepts`, `hybrid` or `items`.
         shares: how much of the user's text each factor holds.
         units: what each factor speaks of most: words, concepts, or ids of items.
-        plan, sharp: a row for each factor of the interactions; see `TextSide`.
-        entropy: of the plan, in bits; log2 of the number of factors if it is even.
+        plan, sharp, signed: a row for each factor of the interactions; see `TextSide`.
+        entropy: of the plan, in bits; log2 of the number of factors if it is even, None where it is no plan but signed.
         overlap: mean share of units that two factors have in common.
     """
 
@@ -160,8 +160,9 @@ class TextFactors:
     shares: tuple[float, ...]
     units: tuple[tuple[str, ...], ...]
     plan: tuple[tuple[float, ...], ...]
-    sharp: tuple[tuple[float, ...], ...]
-    entropy: float
+    sharp: tuple[tuple[float, ...], ...] | None
+    signed: bool
+    entropy: float | None
     overlap: float
 
 
@@ -228,7 +229,8 @@ def _text(side: TextSide, row: int, items: list[str]) -> TextFactors:
         tuple(side.shares[row].tolist()),
         tuple(tuple(names[unit] for unit in units) for units in side.tops[row].tolist()),
         tuple(map(tuple, side.plan[row].tolist())),
-        tuple(map(tuple, side.sharp[row].tolist())),
-        float(plan_entropy(side.plan[row : row + 1])),
+        None if side.sharp is None else tuple(map(tuple, side.sharp[row].tolist())),
+        side.signed,
+        None if side.signed else float(plan_entropy(side.plan[row : row + 1])),
         float(overlap(side.tops[row : row + 1])),
     )

@@ -299,6 +299,6 @@ class NoFactorsError(LackingModelError):
 
     def __str__(self) -> str:
         return (
-            f"{self.model} has no interest factors that could stand behind a list; bandvae and macrid_vae have. Name a "
-            "trained one with --model, or set `model.name` and run again"
+            f"{self.model} has no interest factors that could stand behind a list; bandvae, addvae, macrid_vae "
+            "and sem_macrid_vae have. Name a trained one with --model, or set `model.name` and run again"
         )

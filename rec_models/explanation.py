@@ -21,9 +21,11 @@ class TextSide:
         shares: (batch, n) how much of a user's text each factor holds; rows sum to 1, or 0 without text.
         tops: (batch, n, k) int64 units a factor speaks of most, the first the most.
         unit_names: what the units are called; empty where they are items.
-        plan: (batch, factors, n) mass that goes from each factor of the interactions to each of the text; 1 a user.
+        plan: (batch, factors, n) mass that goes from each factor of the interactions to each of the text, 1 a user;
+            where `signed`, the weight from -1 to 1 with which each factor takes on each of the text.
         sharp: the plan at a smaller epsilon, for people: it says who is nearest to whom where the model's own plan is
-            almost even.
+            almost even. None where `signed`: attention has no epsilon.
+        signed: whether factors attend to each other, and may take on the opposite, rather than share out mass.
     """
 
     name: str
@@ -31,7 +33,8 @@ class TextSide:
     tops: Tensor
     unit_names: tuple[str, ...]
     plan: Tensor
-    sharp: Tensor
+    sharp: Tensor | None
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,12 @@ def explanation_of(
     held[batch.rows, holder, batch.items] = share
     most, owned = held.topk(min(top, n_items))
     return Explanation(shares_of(batch, weights), owned.where(most >= 0, -1), tops, best, similarity(factors), sides)
+
+
+def tops_of(scores: Tensor, top: int) -> Tensor:
+    """(batch, factors, at most top) int64 units that factors score highest, from (factors, batch, n_units) scores."""
+    by_user = scores.transpose(0, 1)
+    return by_user.topk(min(top, by_user.shape[-1])).indices
 
 
 def shares_of(rows: UserBatch, weights: Tensor) -> Tensor:

@@ -8,8 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from flows.report.content import CohortMap, GroupGain, LatentActivity, MaskDrift, ModelResult, SharingCurve, Sweep
-from flows.report.wording import measure, signed
+from flows.report.content import (
+    ACTIVE,
+    CohortMap,
+    GroupGain,
+    LatentActivity,
+    MaskDrift,
+    ModelResult,
+    SharingCurve,
+    Sweep,
+)
+from flows.report.wording import MINUS, measure, signed
 
 WIDTH = 720
 """Drawings are 720 units wide and scale with the page."""
@@ -44,11 +53,11 @@ class Dot:
 
 @dataclass(frozen=True)
 class Curve:
-    """One line; `path` is SVG path syntax, `series` the colour's number from 1, `best` its highest point in words."""
+    """One line; `series` is the colour's number from 1, `best` its highest point in words, or how high a level is."""
 
     label: str
     series: int
-    path: str
+    points: tuple[tuple[float, float], ...]
     best_x: float
     best_y: float
     best: str
@@ -56,6 +65,13 @@ class Curve:
     end_y: float
     label_y: float
     dots: tuple[Dot, ...] = ()
+    level: bool = False
+    """Whether all of it is equally high, so that no point of it is the best."""
+
+    @property
+    def path(self) -> str:
+        """SVG path syntax."""
+        return "M" + " L".join(f"{x} {y}" for x, y in self.points)
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,8 @@ class CurveChart:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     curves: tuple[Curve, ...]
+    narrow: bool = False
+    """Whether it is drawn for a phone; see `flows.report.narrow`."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +122,7 @@ class Whisker:
 
 @dataclass(frozen=True)
 class WhiskerChart:
-    """Values with their intervals, one line each; `zero` is where nothing is gained, if the scale passes it."""
+    """Values with their intervals, one line each; `zero` is what they are read against, if the scale passes it."""
 
     title: str
     width: float
@@ -115,6 +133,7 @@ class WhiskerChart:
     x_ticks: tuple[Tick, ...]
     rows: tuple[Whisker, ...]
     zero: float | None = None
+    narrow: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +171,7 @@ def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def _label(value: float) -> str:
-    return f"{value:.6f}".rstrip("0").rstrip(".") or "0"
+    return (f"{value:.6f}".rstrip("0").rstrip(".") or "0").replace("-", MINUS)
 
 
 def curve_chart(models: Sequence[ModelResult], by: Literal["epoch", "second"] = "epoch") -> CurveChart | None:
@@ -200,15 +219,16 @@ def line_chart(
     curves = []
     for series, line in enumerate(lines, start=1):
         best_place, best = max(line.points, key=lambda point: point[1])
-        path = "M" + " L".join(f"{x_of(x)} {y_of(y)}" for x, y in line.points)
+        points = tuple((x_of(x), y_of(y)) for x, y in line.points)
         end_place, end = line.points[-1]
-        best_words = f"{measure(best)} {best_at.format(best_place)}"
+        level = len(points) > 1 and len({y for _, y in points}) == 1
+        best_words = measure(best) if level else f"{measure(best)} {best_at.format(best_place)}"
         marks = (x_of(best_place), y_of(best), best_words, x_of(end_place), y_of(end), y_of(end))
         dots = tuple(
             Dot(x_of(x), y_of(y), y_of(low), y_of(high))
             for (x, y), (low, high) in zip(line.points, line.ranges, strict=False)
         )
-        curves.append(Curve(line.label, series, path, *marks, dots))
+        curves.append(Curve(line.label, series, points, *marks, dots, level))
     return CurveChart(
         title, x_label, WIDTH, 330.0, left, right, top, bottom,
         tuple(Tick(x_of(value), _label(value)) for value in x_values),
@@ -219,7 +239,7 @@ def line_chart(
 
 def _room(labels: Sequence[str]) -> float:
     """Units that the longest label takes, up to half of a drawing."""
-    return min(WIDTH / 2, 24 + 8.6 * max(map(len, labels)))
+    return min(WIDTH / 2, 50 + 8.2 * max(map(len, labels)))
 
 
 def _apart(curves: list[Curve], gap: float = 16.0) -> list[Curve]:
@@ -249,8 +269,12 @@ def whisker_chart(models: Sequence[ModelResult], metric: str | None) -> WhiskerC
     return span_chart(spans, str(metric))
 
 
-def span_chart(spans: Sequence[Span], title: str, from_zero: bool = True) -> WhiskerChart | None:
-    """Spans under each other on one scale, or None without any; from zero, lengths may be compared."""
+def span_chart(spans: Sequence[Span], title: str, from_zero: bool = True, against: float = 0.0) -> WhiskerChart | None:
+    """Spans under each other on one scale, or None without any; from zero, lengths may be compared.
+
+    Args:
+        against: the value that the others are read against, marked where the scale passes it.
+    """
     if not spans:
         return None
     left, right, line = max(190.0, _room([span.label for span in spans])), WIDTH - 76.0, 34.0
@@ -275,7 +299,7 @@ def span_chart(spans: Sequence[Span], title: str, from_zero: bool = True) -> Whi
     )
     bottom = 24 + line * len(spans) - 8
     ticks = tuple(Tick(x_of(value), _label(value)) for value in values)
-    zero = x_of(0.0) if values[0] < 0 < values[-1] else None
+    zero = x_of(against) if values[0] < against < values[-1] else None
     return WhiskerChart(title, WIDTH, bottom + 30, left, right, bottom, ticks, rows, zero)
 
 
@@ -302,8 +326,8 @@ def latent_chart(latents: Sequence[LatentActivity]) -> WhiskerChart | None:
     for latent in latents:
         low, first, median, third, high = latent.quantiles
         role = {"decoded": "model", "language": "base"}.get(latent.part, "baseline")
-        spans.append(Span(f"{latent.model}, {latent.part}", median, low, high, (first, third), role))
-    return span_chart(spans, "log of latent activity", from_zero=False)
+        spans.append(Span(f"{latent.model}, {latent.part}", median, low, high, (first, third), role, _short(median)))
+    return span_chart(spans, "log of latent activity", from_zero=False, against=math.log(ACTIVE))
 
 
 def sweep_chart(sweep: Sweep, metric: str, reference: tuple[str, float] | None = None) -> CurveChart | None:
@@ -326,7 +350,7 @@ def sweep_chart(sweep: Sweep, metric: str, reference: tuple[str, float] | None =
 def mask_chart(drifts: Sequence[MaskDrift]) -> WhiskerChart | None:
     """Variance over masks and drift from the centroid, a box over users each."""
     spans = [
-        Span(f"{drift.model}, {part}", median, low, high, (first, third), role)
+        Span(f"{drift.model}, {part}", median, low, high, (first, third), role, _short(median))
         for drift in drifts
         for part, role, (low, first, median, third, high) in (
             ("variance", "model", drift.variance),
@@ -334,6 +358,10 @@ def mask_chart(drifts: Sequence[MaskDrift]) -> WhiskerChart | None:
         )
     ]
     return span_chart(spans, "moved by masks, over the variance between users")
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}".replace("-", MINUS)
 
 
 def sharing_chart(curves: Sequence[SharingCurve]) -> CurveChart | None:

@@ -12,6 +12,9 @@ from flows.report.interests import UserFactors
 Role = Literal["model", "base", "baseline", "control"]
 """`model` is what the run is about, `base` the same model without language, `control` that model with spoilt text."""
 
+ACTIVE = 0.01
+"""A latent dimension whose posterior mean varies less than this between users tells nothing about them."""
+
 State = Literal["computed", "kept"]
 """Whether a stage did its work in this run or found it already done."""
 
@@ -80,7 +83,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """This model minus the base on one metric, paired over users."""
+    """This model minus another, the base where there is one, on one metric, paired over users."""
 
     metric: str
     difference: float
@@ -90,6 +93,8 @@ class Difference:
     high: float
     p_value: float | None
     n_users: int
+    reference: str = ""
+    """Label of the other one."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One trained model: test metrics, the paired difference to the base, and how it was trained."""
+    """One trained model: test metrics, paired differences, and how it was trained."""
 
     label: str
     """Unique in the report: "dmrec", "mult_vae", "dmrec, shuffled text"."""
@@ -150,7 +155,7 @@ class LatentActivity:
     quantiles: tuple[float, float, float, float, float]
     """Minimum, quartiles with the median, maximum; natural logarithm."""
     n_active: int
-    """Dimensions whose variance is at least 0.01."""
+    """Dimensions whose variance is at least `ACTIVE`."""
     n_dims: int
 
 

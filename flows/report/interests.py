@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -39,13 +40,21 @@ class TextChannel:
     """What is counted: `words`, `concepts`, `hybrid` or `items`."""
     factors: tuple[TextFactor, ...]
     plan: tuple[tuple[float, ...], ...]
-    """A row for each interest: the mass that goes to each theme; all cells sum to 1."""
-    sharp: tuple[tuple[float, ...], ...]
-    """The same at a small epsilon: which theme is nearest to which interest."""
-    entropy: float
-    """Of the plan, in bits."""
+    """A row for each interest: the mass that goes to each theme, all cells sum to 1; or, where `signed`, the weight
+    from -1 to 1 with which it takes on each theme."""
+    sharp: tuple[tuple[float, ...], ...] | None
+    """The same at a small epsilon: which theme is nearest to which interest. None where `signed`."""
+    signed: bool
+    """Whether interests attend to themes, and may take on the opposite, rather than share out mass."""
+    entropy: float | None
+    """Of the plan, in bits; None where `signed`."""
     overlap: float
     """Mean share of units that two themes have in common, 0..1."""
+
+    @property
+    def most_entropy(self) -> float:
+        """Bits of an even plan, which does not say what goes with what."""
+        return (math.log2(len(self.plan)) + math.log2(len(self.factors))) / 2
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 "use strict";
 (() => {
   const world = JSON.parse(document.getElementById("map-points").textContent);
+  for (const axis of ["x", "y"]) world[axis] = world[axis].map((at) => 0.015 + 0.97 * at); // no dot is cut by the frame
   const [canvas, box, found, told, status] = ["canvas", "search", "found", "told", "status"]
     .map((name) => document.getElementById("map-" + name));
   const count = world.x.length, side = 64;
@@ -32,12 +33,12 @@
     }
     brush.setTransform(at.dots, 0, 0, at.dots, 0, 0);
     brush.clearRect(0, 0, at.wide, at.high);
-    const radius = Math.min(4, (count > 4000 ? 1.2 : 2) * Math.sqrt(scale));
+    const radius = Math.min(4, (count > 10000 ? 1.2 : count > 4000 ? 1.6 : count > 2000 ? 2 : 2.6) * Math.sqrt(scale));
     const began = performance.now();
     groups.forEach((members, group) => {
       if (hidden.has(group)) return;
       brush.fillStyle = ink.groups[group % ink.groups.length];
-      brush.globalAlpha = hits ? 0.15 : 0.75;
+      brush.globalAlpha = hits ? 0.3 : 0.75;
       for (const i of members) {
         const [x, y] = place(i, at);
         if (x >= -4 && y >= -4 && x <= at.wide + 4 && y <= at.high + 4) brush.fillRect(x - radius, y - radius, 2 * radius, 2 * radius);

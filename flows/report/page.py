@@ -6,6 +6,7 @@ import base64
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,10 +27,12 @@ from flows.report.charts import (
     whisker_chart,
 )
 from flows.report.content import ItemMap, ModelResult, ReportContent
-from flows.report.heat_map import heat_map
+from flows.report.heat_map import heat_map, signed_map
+from flows.report.narrow import narrow_curves, narrow_whiskers
 
 if TYPE_CHECKING:
     import jinja2
+    from markupsafe import Markup
 
 _HERE = Path(__file__).parent
 _GAP = 44.0
@@ -56,6 +59,7 @@ def render(content: ReportContent) -> str:
             best=_best_values(content),
             lead=wording.first_of(content, "model"),
             base=wording.first_of(content, "base"),
+            against=wording.compared_with(content, primary),
             value_of=wording.value_of,
             difference_of=wording.difference_of,
             whiskers=whisker_chart(content.models, primary),
@@ -68,6 +72,9 @@ def render(content: ReportContent) -> str:
             sharing=sharing_chart(content.sharing),
             maps=[chart for cohorts in content.cohorts if (chart := map_chart(cohorts))],
             heat_map=heat_map,
+            signed_map=signed_map,
+            narrow_curves=narrow_curves,
+            narrow_whiskers=narrow_whiskers,
             trained=[model for model in content.models if model.seconds is not None],
             settings=list(wording.flat(content.settings)),
         )
@@ -99,6 +106,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "count": wording.count,
+        "breakable": _breakable,
         "measure": wording.measure,
         "signed": wording.signed,
         "percent": wording.percent,
@@ -109,6 +117,13 @@ def _environment() -> jinja2.Environment:
         "metric_name": wording.metric_name,
     }
     return environment
+
+
+def _breakable(label: str) -> Markup:
+    """A label that a line may break after its signs, escaped."""
+    from markupsafe import Markup
+
+    return Markup("<wbr>").join(re.split(r"(?<=[@;=._+])", label))
 
 
 def _clocked(models: Sequence[ModelResult]) -> CurveChart | None:

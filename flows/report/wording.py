@@ -21,9 +21,9 @@ def measure(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.4f}".replace("-", MINUS)
 
 
-def signed(value: float) -> str:
-    """Four decimals with their sign."""
-    return f"{value:+.4f}".replace("-", MINUS)
+def signed(value: float, places: int = 4) -> str:
+    """Four decimals, or so many, with their sign."""
+    return f"{value:+.{places}f}".replace("-", MINUS)
 
 
 def percent(value: float | None) -> str:
@@ -100,6 +100,14 @@ def value_of(model: ModelResult, metric: str | None) -> float | None:
 def difference_of(model: ModelResult, metric: str | None) -> Difference | None:
     """The model's paired difference to the base on a metric, or None."""
     return next((row for row in model.differences if row.metric == metric), None)
+
+
+def compared_with(content: ReportContent, metric: str | None) -> str | None:
+    """What the table of metrics compares with: the base, else the one model that all differences speak of."""
+    if first_of(content, "base"):
+        return "the base"
+    names = {gap.reference for model in content.models if (gap := difference_of(model, metric))}
+    return names.pop() if len(names) == 1 else None
 
 
 def first_of(content: ReportContent, role: str) -> ModelResult | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flows.report.content import GroupGain, LatentActivity, Sweep, SweepPoint
+from flows.report.content import ACTIVE, GroupGain, LatentActivity, Sweep, SweepPoint
 from flows.steps.bundle import entity_ids, interaction_parts
 from flows.steps.scores import holm_adjusted, per_user_values
 from flows.steps.split import KNOWN
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from warehouse import Snapshot, Warehouse
 
 N_GROUPS = 4
-# A dimension whose posterior mean varies less than this between users tells nothing about them.
-ACTIVE = 0.01
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def register_models(workspace: Workspace, snapshot_id: str, plan: TrainingPlan) 
     """Id of a snapshot whose registry and metrics hold every model of the plan."""
     if found := workspace.found("train", plan.key):
         return found
-    started = time.monotonic()
+    started = time.monotonic() - workspace.tally.training_seconds
     upstream = workspace.warehouse.snapshot(snapshot_id)
     builder = workspace.warehouse.begin(upstream)
     n_new = append_models(workspace, builder, upstream, plan)

@@ -89,6 +89,7 @@ def _titled(user: rec_models.UserFactors, titles: dict[str, str]) -> UserFactors
             ),
             text.plan,
             text.sharp,
+            text.signed,
             text.entropy,
             text.overlap,
         )

@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     )
     from warehouse import Snapshot, Warehouse
 
-VERSION = 4
+VERSION = 5
 N_RECOMMENDED = 8
 N_HISTORY = 8
 N_SIMILAR = 3
 N_EXPLAINED = 2
 N_OF_FACTOR = 8
-GAIN = ("metric", "difference", "relative", "low", "high", "p_value", "n_users")
+GAIN = ("metric", "difference", "relative", "low", "high", "p_value", "n_users", "reference")
 
 
 def write_report(workspace: Workspace, snapshot_id: str, settings: Settings) -> Path:
@@ -148,6 +148,7 @@ def _run_facts(snapshot: Snapshot, settings: Settings) -> RunFacts:
     facts = {
         name: row[name] for name in ("run_id", "command", "started_at", "seconds", "settings_hash", "code_version")
     }
+    facts["command"] = f"semalign {facts['command']}"
     return RunFacts(name=settings.name, snapshot=snapshot.id, generated=settings.generated, **facts)
 
 
@@ -178,7 +179,7 @@ def _model_results(warehouse: Warehouse, said: dict[str, Any]) -> list[ModelResu
             ModelResult(
                 label=score["label"],
                 role=score["role"],
-                reads_language=score["reads_language"],
+                reads_language=score["reads_language"] or bool(seeds[0].words),
                 metrics=tuple(metrics),
                 differences=tuple(Difference(**{name: gain[name] for name in GAIN}) for gain in gains),
                 history=history,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -207,7 +208,7 @@ def train_model(
         refuse_thin_vectors(snapshot, model.label, modalities, profiles.min_coverage)
     if is_trained(warehouse, model.model_id):
         return model.model_id
-    snapshot = snapshot.doubting()
+    started, snapshot = time.monotonic(), snapshot.doubting()
     if model.reads_profiles:
         _check_language(workspace, snapshot, profiles)
     partial = warehouse.inside("models", f"{model.model_id}.partial")
@@ -221,6 +222,7 @@ def train_model(
         shutil.rmtree(final)
     warehouse.install_directory(partial, final)
     workspace.tally.trained += 1
+    workspace.tally.training_seconds += time.monotonic() - started
     return model.model_id
 
 

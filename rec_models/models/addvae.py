@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from rec_models.explanation import SHARP, Explanation, TextSide, explanation_of, shares_of, tops_of
 from rec_models.factors import Assignment, FactorOptions, InterestFactors, Noise, annealed_to, divergence
 from rec_models.interactions import UserBatch
 from rec_models.mixtures import LOWEST_TEMPERATURE
@@ -77,7 +78,8 @@ class ADDVAEConfig(RecommenderConfig):
         )
         units = text_units(self.name, self.text, inputs, self.language, self.concepts)
         text = InterestFactors(options, len(units.names), units.vectors)
-        return ADDVAE(self, InterestFactors(options, inputs.n_items), text, UserText(units.weights, self.text_norm))
+        source = UserText(units.weights, self.text_norm)
+        return ADDVAE(self, InterestFactors(options, inputs.n_items), text, source, units.names)
 
 
 class ADDVAE(GradientRecommender):
@@ -90,9 +92,17 @@ class ADDVAE(GradientRecommender):
     similarity for the others, similarity being the inner product of unit vectors over the temperature.
     """
 
-    def __init__(self, config: ADDVAEConfig, ratings: InterestFactors, text: InterestFactors, source: UserText) -> None:
+    def __init__(
+        self,
+        config: ADDVAEConfig,
+        ratings: InterestFactors,
+        text: InterestFactors,
+        source: UserText,
+        unit_names: tuple[str, ...],
+    ) -> None:
         super().__init__()
         self.config, self.ratings, self.text, self.source = config, ratings, text, source
+        self.unit_names = unit_names
         self.query, self.key = (nn.Linear(config.dim, config.dim, bias=False) for _ in range(2))
 
     def loss(self, batch: UserBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
@@ -117,6 +127,28 @@ class ADDVAE(GradientRecommender):
         _, word_z, _ = self._encoded(self.text, self.source(batch), None)
         return self.ratings.logits(shares, z + sum(self._mapped(z, word_z)))
 
+    @torch.no_grad()
+    def factors_of(
+        self, batch: UserBatch, *, top: int = 10, epsilon: float = SHARP, taken: bool = False
+    ) -> Explanation:
+        """Factors of some users, their items and words, and what attends to what; see `Explainable`."""
+        words = self.source(batch)
+        shares, z, _ = self._encoded(self.ratings, batch, None)
+        word_shares, word_z, _ = self._encoded(self.text, words, None)
+        together = sum(self._mapped(z, word_z))
+        fused, word_fused = z + together, word_z + together
+        side = TextSide(
+            self.config.text,
+            shares_of(words, word_shares.weights),
+            tops_of(self.text.factor_scores(word_shares, word_fused), top),
+            self.unit_names,
+            self._attention(z, word_z),
+            None,
+            signed=True,
+        )
+        scores = self.ratings.factor_scores(shares, fused)
+        return explanation_of(batch, shares.weights, scores, fused, top=top, taken=taken, sides=(side,))
+
     def _encoded(
         self, factors: InterestFactors, rows: UserBatch, rng: torch.Generator | None
     ) -> tuple[Assignment, Tensor, Tensor]:
@@ -127,13 +159,14 @@ class ADDVAE(GradientRecommender):
 
     def _mapped(self, z: Tensor, word_z: Tensor) -> tuple[Tensor, Tensor]:
         """What each channel's factors take from the other's, (batch, factors, dim) each."""
-        return self._attended(z, word_z), self._attended(word_z, z)
+        return self._attention(z, word_z) @ word_z, self._attention(word_z, z) @ z
 
-    def _attended(self, own: Tensor, other: Tensor) -> Tensor:
+    def _attention(self, own: Tensor, other: Tensor) -> Tensor:
+        """(batch, factors, factors) from -1 to 1: how much each of `own` takes on of each of `other`."""
         queries, keys = self.query(own), self.key(other)
         distances = (queries[:, :, None] - keys[:, None]).abs().sum(-1)
         centred = distances - distances.mean(-1, keepdim=True)
-        return (torch.tanh(queries @ keys.mT) * torch.sigmoid(-centred)) @ other
+        return torch.tanh(queries @ keys.mT) * torch.sigmoid(-centred)
 
     def _contrast(self, mapped: Tensor, word_mapped: Tensor) -> Tensor:
         """(batch,) in nats, mean over pairs of factors."""

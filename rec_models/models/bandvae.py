@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rec_models.alignment import AdaptiveFusion, Alignment, alignment_plan, plan_entropy, squared_distances
 from rec_models.blocks import dropped
-from rec_models.explanation import SHARP, Explanation, TextSide, explanation_of, overlap, shares_of, similarity
+from rec_models.explanation import SHARP, Explanation, TextSide, explanation_of, overlap, shares_of, similarity, tops_of
 from rec_models.factors import (
     Assignment,
     FactorOptions,
@@ -334,5 +334,4 @@ def _encoded(factors: InterestFactors, rows: UserBatch, rng: torch.Generator | N
 
 def _tops(channel: _Channel, top: int) -> Tensor:
     """(batch, factors, top) int64 units each factor speaks of most."""
-    scores = channel.factors.factor_scores(channel.assignment, channel.fused).transpose(0, 1)
-    return scores.topk(min(top, scores.shape[-1])).indices
+    return tops_of(channel.factors.factor_scores(channel.assignment, channel.fused), top)

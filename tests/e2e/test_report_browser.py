@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from servers.browser import BROWSER, Page, browser
 from flows.report import (
     CatalogueFacts,
     Epoch,
+    Factor,
     Interval,
     ItemMap,
     MapPoint,
@@ -20,6 +22,10 @@ from flows.report import (
     ProfileFacts,
     ReportContent,
     RunFacts,
+    ShownItem,
+    TextChannel,
+    TextFactor,
+    UserFactors,
     render,
 )
 
@@ -44,17 +50,30 @@ def report(tmp_path_factory) -> Path:
         for number, ((x, y), kind) in enumerate(zip(places, kinds, strict=True))
     ]
     points[7] = MapPoint(0.5, 0.5, 0, HOSTILE, HOSTILE)
+    long = "dmrec@base.kl_weight=2;matching.beta=0.3"
+    lead = ModelResult("dmrec", "model", True, (Interval("recall@20", 0.19, 0.18, 0.2),), history=history, seconds=1.0)
+    models = (lead, replace(lead, label=long, role="baseline"))
     content = ReportContent(
         RunFacts("r1", "A catalogue", "semalign run", datetime(2026, 11, 21, tzinfo=UTC), 104.2, "s1", "h1", "0.1.0"),
         CatalogueFacts(24, N_POINTS, 238, 154, 42, 42, "random 3:1:1, seed 0", "dmrec"),
         ProfileFacts("attributes", "pooled", (), 12, 0, "all-MiniLM-L6-v2", 384),
-        (ModelResult("dmrec", "model", True, (Interval("recall@20", 0.19, 0.18, 0.2),), history=history, seconds=1.0),),
+        models,
         item_map=ItemMap(tuple(points), N_POINTS, 0.2, "genre", KINDS),
+        explained=(interests(signed=False), interests(signed=True)),
         profile_examples=(ProfileExample("item", "i1", HOSTILE, HOSTILE, "attributes"),),
     )
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(render(content), encoding="utf-8")
     return path
+
+
+def interests(signed: bool) -> UserFactors:
+    """A user of four interests and themes, whose titles are long."""
+    shown = (ShownItem("i1", "Butch Cassidy and the Sundance Kid (1969)", 1.0),) * 8
+    themes = (TextFactor(0.25, ("reef", "submarine", "lantern")),) * 4
+    plan = ((0.25, -0.9 if signed else 0.0, 0.0, 0.0),) * 4
+    channel = TextChannel("words", themes, plan, None if signed else plan, signed, None if signed else 2.0, 0.1)
+    return UserFactors("u1", 8, 0.9, (Factor(0.25, ("Legends of the Fall (1994)",) * 8, shown),) * 4, (channel,))
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +105,36 @@ def test_the_page_flows_into_its_width_in_light_and_dark(
     assert ground == ("rgb(20, 24, 27)" if dark else "rgb(247, 246, 243)")
     page.picture(tmp_path / "page.png")
     assert (tmp_path / "page.png").stat().st_size > 10_000  # an unstyled or empty page compresses to less
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_no_word_of_a_drawing_is_cut_or_too_small_to_read(page: Page, report: Path, width: int) -> None:
+    page.open(report, width)
+    cut = """[...document.querySelectorAll('svg text')].filter(one => one.getClientRects().length).map(one => {
+        const word = one.getBoundingClientRect(), room = one.closest('svg').getBoundingClientRect()
+        return [one.textContent, word.left >= room.left - 1 && word.right <= room.right + 1 && word.height >= 10]
+    }).filter(([_, fits]) => !fits).map(([text]) => text)"""
+    assert page.run(cut) == []
+    drawn = "[...document.querySelectorAll('svg')].filter(one => one.getClientRects().length).length"
+    assert page.run(drawn) == 5  # intervals, curves, two maps of the one user and one of the other
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_figures_in_cells_stand_out_from_them(page: Page, report: Path, dark: bool) -> None:
+    page.open(report, 1200, dark=dark)
+    contrast = """(() => {
+        const rgb = colour => colour.match(/[\\d.]+/g).slice(0, 3).map(Number)
+        const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+            .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+            .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0)
+        const card = rgb(getComputedStyle(document.querySelector('section')).backgroundColor)
+        return Math.min(...[...document.querySelectorAll('.cell')].map(cell => {
+            const over = Number(cell.getAttribute('fill-opacity')), full = rgb(getComputedStyle(cell).fill)
+            const ground = light(full.map((v, i) => over * v + (1 - over) * card[i]))
+            const ink = light(rgb(getComputedStyle(cell.nextElementSibling).fill))
+            return (Math.max(ground, ink) + 0.05) / (Math.min(ground, ink) + 0.05)
+        })) })()"""
+    assert page.run(contrast) >= 4.5
 
 
 def test_every_item_is_found_by_its_title_and_told_where_a_reader_hears_it(page: Page, report: Path) -> None:

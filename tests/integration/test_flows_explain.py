@@ -33,7 +33,7 @@ hidden_dim = 16
 epochs = 4
 batch_size = 16
 [evaluation]
-baselines = ["popularity", "macrid_vae@dim=4"]
+baselines = ["popularity", "macrid_vae@dim=4", "addvae@factors=2;dim=4;hidden_dim=8"]
 [recommend]
 k = 5
 [report]
@@ -107,12 +107,22 @@ def test_any_trained_model_of_interests_can_be_asked(finished, capsys):
     assert code == 0 and json.loads(out)["model"] == "macrid_vae@dim=4"
 
 
+def test_attention_is_told_with_its_signs_and_is_no_plan(finished, capsys):
+    label = "addvae@factors=2;dim=4;hidden_dim=8"
+    code, out, _ = told(capsys, finished, "u05", "--model", label, "--json")
+    [channel] = json.loads(out)["channels"]
+    assert code == 0 and channel["signed"] and channel["sharp"] is None and channel["entropy"] is None
+    assert all(-1 < weight < 1 for row in channel["plan"] for weight in row)
+    code, out, _ = told(capsys, finished, "u05", "--model", label)
+    assert code == 0 and "attention to themes" in out and "entropy" not in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["nobody"], "knows 24 users, and not 'nobody'"),
         (["u05", "--model", "popularity"], "popularity has no interest factors"),
-        (["u05", "--model", "dmrec"], "no model 'dmrec': --model takes a label or id of a trained one (bandvae, "),
+        (["u05", "--model", "dmrec"], "no model 'dmrec': --model takes a label or id of a trained one (addvae@"),
     ],
 )
 def test_what_cannot_be_explained_is_refused_with_a_cure(finished, capsys, arguments, sentence):
@@ -131,3 +141,12 @@ def test_the_report_draws_interests_and_heat_maps_of_the_example_users(finished)
         shares = [int(share) for share in re.findall(r">(\d+) %<", drawing)]
         assert 190 <= sum(shares) <= 210  # two rows of 100 %, each cell rounded
     assert "<b>cars" not in page
+
+
+def test_the_stage_of_training_lasts_as_long_as_its_models(finished):
+    manifest = max((finished / "w" / "snapshots").glob("*/manifest.json"))
+    stages = json.loads(manifest.read_text("utf-8"))["stages"]
+    [noted] = [stage for stage in stages["publish"]["summary"]["stages"] if stage["name"] == "train"]
+    lasted = sum(score["seconds"] for score in stages["evaluate"]["summary"]["scores"])
+    print(f"models took {lasted} s, the stage {noted['seconds']} s")
+    assert noted["seconds"] >= lasted > 0

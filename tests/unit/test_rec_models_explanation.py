@@ -6,7 +6,7 @@ import torch
 from servers.interests import N_ITEMS, N_USERS, built, dense_of, everybody, planted, random_inputs
 
 from rec_models.explanation import Explainable, overlap, similarity
-from rec_models.models import BANDVAEConfig, MacridVAEConfig
+from rec_models.models import ADDVAEConfig, BANDVAEConfig, MacridVAEConfig
 
 
 def test_planted_interests_are_learnt_and_spoken_of_in_their_own_words():
@@ -64,6 +64,22 @@ def _decoded(model, batch):
     return own.assignment, own.fused
 
 
+def test_what_attends_is_told_as_it_is_mixed():
+    inputs = random_inputs()
+    model, batch = built(inputs, ADDVAEConfig, factors=3, dim=6, hidden_dim=10).eval(), everybody(inputs)
+    [side] = model.factors_of(batch, top=4).sides
+    assert side.signed and side.sharp is None and side.unit_names == tuple("abcdefg")
+    assert side.plan.shape == (N_USERS, 3, 3) and side.plan.abs().max() < 1 and (side.plan < 0).any()
+    assert side.tops.shape == (N_USERS, 3, 4)
+    with torch.no_grad():
+        shares, z, _ = model._encoded(model.ratings, batch, None)
+        _, word_z, _ = model._encoded(model.text, model.source(batch), None)
+        mapped, word_mapped = model._mapped(z, word_z)
+        torch.testing.assert_close(side.plan @ word_z, mapped)
+        told = torch.logsumexp(model.ratings.factor_scores(shares, z + mapped + word_mapped), 0)
+        torch.testing.assert_close(told, model.scores(batch), rtol=1e-5, atol=1e-5)
+
+
 def test_common_words_are_counted_between_factors():
     tops = torch.tensor([[[0, 1], [0, 1]], [[0, 1], [2, 3]], [[0, 1], [1, 2]]])
     assert overlap(tops).tolist() == [1.0, 0.0, 0.5]
@@ -76,7 +92,7 @@ def test_diagnostics_report_plans_words_and_factors():
     assert 0 <= found["plan_entropy"] <= np.log2(3) + 1e-5 and -0.5 <= found["factor_similarity"] <= 1
 
 
-@pytest.mark.parametrize("kind", [BANDVAEConfig, MacridVAEConfig])
+@pytest.mark.parametrize("kind", [BANDVAEConfig, MacridVAEConfig, ADDVAEConfig])
 def test_each_item_of_a_history_is_told_under_the_factor_that_holds_most_of_it(kind):
     inputs = random_inputs()
     model, batch = built(inputs, kind).eval(), everybody(inputs)

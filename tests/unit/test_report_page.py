@@ -28,7 +28,7 @@ from flows.report import (
     TextCoverage,
     render,
 )
-from flows.report.heat_map import heat_map
+from flows.report.heat_map import heat_map, signed_map
 
 HOSTILE = "<script>alert('x')</script><img src=//evil.example onerror=alert(1)> \"' & \u202e\x00\ud800 {{ 7*7 }}"
 
@@ -191,8 +191,17 @@ def test_coverage_is_in_its_own_table_and_not_among_the_metrics() -> None:
 def test_the_metric_of_the_summary_comes_first() -> None:
     plain = content()
     metrics = tuple(Interval(name, 0.1) for name in ("ndcg@10", "ndcg@20", "recall@10", "recall@20"))
-    text = Elements(render(content(models=(replace(plain.models[0], metrics=metrics),)))).text
+    models = replace(plain.models[0], metrics=metrics), plain.models[1]
+    text = Elements(render(content(models=models))).text
     assert "Model Recall@10 Recall@20 NDCG@10 NDCG@20 Recall@20 against the base" in text
+
+
+def test_without_a_base_the_table_names_whom_it_compares_with_and_else_has_no_such_column() -> None:
+    lead, other = (model(label, role, 0.2) for label, role in (("bandvae", "model"), ("macrid_vae", "baseline")))
+    gap = Difference("recall@20", -0.02, -0.1, -0.03, -0.01, 1e-6, 900, "macrid_vae")
+    told = Elements(render(content(models=(replace(lead, differences=(gap,)), other)))).text
+    assert "Recall@20 against macrid_vae" in told and "against the base" not in told
+    assert "against" not in Elements(render(content(models=(lead, other)))).text
 
 
 def test_the_best_value_is_not_claimed_by_a_control() -> None:
@@ -220,3 +229,14 @@ def test_a_heat_map_shows_the_shares_of_each_row_and_nothing_of_a_row_without_ma
     assert [tick.label for tick in chart.rows] == ["interest 1", "interest 2"] and len(chart.columns) == 2
     assert all(cell.x + chart.size <= chart.width and cell.y + chart.size <= chart.height for cell in chart.cells)
     assert heat_map([], "nobody").cells == ()
+
+
+def test_weights_of_either_sign_are_drawn_in_two_colours_by_the_largest():
+    chart = signed_map([[0.25, -0.5], [0.0, 0.1]], "attention")
+    assert [(cell.value, cell.strength, cell.negative) for cell in chart.cells] == [
+        ("+0.25", 0.5, False),
+        ("−0.50", 1.0, True),
+        ("+0.00", 0.0, False),
+        ("+0.10", 0.2, False),
+    ]
+    assert [cell.strength for cell in signed_map([[0.0]], "nothing").cells] == [0.0]
