@@ -11,8 +11,9 @@ from flows.workspace import Workspace
 if TYPE_CHECKING:
     from warehouse import Drift, Finding, Snapshot
 
-# Checks of the lists that a version carries on from the one before until its own are made.
-_OF_LISTS = frozenset({"recommended_again"})
+# What a check is of, by the first word of its name, and the stage that makes it. Until that stage has been, a version
+# carries on the rows of the one before, which know nothing of its sources; a run without it reads none of them.
+_MADE_BY = {"profile": "profile", "vector": "embed", "recommended": "recommend"}
 
 
 def refuse_bad_data(workspace: Workspace, snapshot_id: str, settings: QualitySettings) -> None:
@@ -44,8 +45,9 @@ def refuse_bad_data(workspace: Workspace, snapshot_id: str, settings: QualitySet
 
 
 def judged(found: list[Finding], snapshot: Snapshot) -> list[Finding]:
-    """What the rows of this version are to blame for: lists of an older one may hold what users have taken since."""
-    return [one for one in found if "recommend" in snapshot.stages or one.check.name not in _OF_LISTS]
+    """What the rows of this version are to blame for: those of an older one may speak of items that have gone since."""
+    carried_on = {of for of, stage in _MADE_BY.items() if "ingest" in snapshot.stages and stage not in snapshot.stages}
+    return [one for one in found if one.check.name.partition("_")[0] not in carried_on]
 
 
 def finding_words(finding: Finding) -> str:

@@ -98,6 +98,23 @@ def test_broken_rows_stop_training_with_the_query_that_shows_them_and_pass_when_
     refuse_bad_data(workspace(warehouse), snapshot, tolerant)
 
 
+@pytest.mark.parametrize("name", ["profile_without_entity", "vector_without_entity"])
+def test_rows_that_a_version_only_carries_on_are_none_of_a_training_that_reads_none_of_them(name, tmp_path):
+    warehouse = publish(tmp_path)
+    broken(warehouse, *BREAKS[name])
+    for stages, refused in ((("ingest",), False), (("ingest", "profile", "embed"), True)):
+        with warehouse.lock():
+            builder = warehouse.begin(warehouse.current())
+            for stage in stages:
+                builder.stage(stage, key=stage, summary={})
+            snapshot = warehouse.publish(builder.commit()).id
+        if refused:
+            with pytest.raises(BadDataError, match=r"not in the catalogue|has no profile row"):
+                refuse_bad_data(workspace(warehouse), snapshot, QualitySettings())
+        else:
+            refuse_bad_data(workspace(warehouse), snapshot, QualitySettings())
+
+
 def kept_neighbours() -> float:
     shares = []
     for item in TITLES:
