@@ -41,7 +41,7 @@ def watch(options: Options, every_s: float) -> int:
         _redraw(lambda: standing(Warehouse(root)), every_s, seen)
     except (InterruptedRunError, KeyboardInterrupt):
         last_word(line_of(seen) if seen else "nothing was looked at", ["status", *options.flags()])
-        return 0
+    return 0
 
 
 def standing(warehouse: Warehouse) -> dict[str, Any]:
