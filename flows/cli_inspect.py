@@ -22,8 +22,16 @@ def register(app: typer.Typer) -> None:
     """Adds status, sql and similar."""
 
     @command(app, "status")
-    def status(options: Options) -> int:
+    def status(
+        options: Options,
+        watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")] = False,
+        every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks of --watch.")] = 2.0,
+    ) -> int:
         """What is published, how good it is, what it cost, who runs."""
+        if watch:
+            from flows.watch import watch as keep_watching
+
+            return keep_watching(options, every)
         return show_status(options)
 
     @command(app, "sql")
@@ -124,14 +132,15 @@ def status_document(warehouse: Warehouse, snapshot: Snapshot) -> dict[str, Any]:
         "metrics": {},
         "differences": [],
         **comparison_of(snapshot.stages),
-        "calls": _calls(warehouse),
+        "calls": calls_so_far(warehouse),
         "quarantined": snapshot.rows("quarantine"),
         "running": warehouse.holder(),
         "report": str(path) if path.is_file() else None,
     }
 
 
-def _calls(warehouse: Warehouse) -> dict[str, Any]:
+def calls_so_far(warehouse: Warehouse) -> dict[str, Any]:
+    """What was asked of language models in this warehouse, and what nobody knows the outcome of."""
     from dataclasses import asdict
 
     if not (warehouse.root / "ledger.sqlite").exists():

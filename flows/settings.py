@@ -182,6 +182,9 @@ class EngineSettings(Branch):
     )
     workers: int = Field(default=2, ge=1, description="of a cluster that the run starts for itself")
     address: str | None = Field(default=None, description="of a cluster that is there, such as tcp://scheduler:8786")
+    processes: int = Field(
+        default=1, ge=1, description="that train one model, under torchrun; `training.batch_parts` is a multiple of it"
+    )
 
 
 class PromotionSettings(Branch):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,18 @@ def emit(event: Mapping[str, Any]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code of one command."""
+    given = _parser().parse_args(arguments)
+    given.written = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _run(given)
+    except RecModelsError as error:
+        if os.environ.get("RANK", "0") != "0":
+            return error.exit_code  # the leader says it
+        emit({"event": "error", "error": type(error).__name__, "message": str(error), "exit_code": error.exit_code})
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m rec_models", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     commands = parser.add_subparsers(dest="command", required=True)
     for name, what in (
@@ -42,6 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
         command.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
         command.add_argument("--threads", type=int, default=0, help="compute threads; 0 leaves it to torch")
         command.add_argument("--cache", type=Path, help="where graphs and the like are kept for the next process")
+        if name == "train":
+            how = "processes that train it together, started by torchrun; they share a batch's `training.batch_parts`"
+            command.add_argument("--processes", type=int, default=1, help=f"{how} (default: 1)")
         if name == "recommend":
             command.add_argument("--k", type=int, default=20, help="list length (default: 20)")
             how = "what scores items nobody took in training: their text, or the model (default: text)"
@@ -60,12 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--out", type=Path, required=True, help="the folder")
         elif name not in ("train", "evaluate"):
             command.add_argument("--out", type=Path, required=True, help="where the .npz goes")
-    given = parser.parse_args(arguments)
-    try:
-        return _run(given)
-    except RecModelsError as error:
-        emit({"event": "error", "error": type(error).__name__, "message": str(error), "exit_code": error.exit_code})
-        return error.exit_code
+    return parser
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -73,14 +84,13 @@ def _run(given: argparse.Namespace) -> int:
 
     from rec_models.bundle import Bundle
     from rec_models.memory import keep_freed_memory
-    from rec_models.training import train
 
     keep_freed_memory()
     if given.threads:
         torch.set_num_threads(given.threads)
     bundle = Bundle.open(given.bundle, given.cache)
     if given.command == "train":
-        train(bundle, emit, device=given.device)
+        _train(bundle, given)
     elif given.command == "evaluate":
         _evaluate(bundle, given.device)
     elif given.command == "latent":
@@ -94,6 +104,22 @@ def _run(given: argparse.Namespace) -> int:
     else:
         _look(bundle, given)
     return 0
+
+
+def _train(bundle: Any, given: argparse.Namespace) -> None:
+    from rec_models.parts import Team, joined
+    from rec_models.settings import parse_training
+    from rec_models.training import train
+
+    if given.processes > 1 and "WORLD_SIZE" not in os.environ:
+        Team(0, given.processes).share(
+            parse_training(bundle.config["training"]).batch_parts
+        )  # refused before any starts
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={given.processes}"]
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *torchrun, "-m", "rec_models", *given.written])
+    with joined() as team:
+        train(bundle, emit, device=given.device, team=team)
 
 
 def _evaluate(bundle: Any, device: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -161,6 +161,7 @@ class StepSampler(nn.Module):
     each step, and so every draw, are the same. The record is part of the state: a resumed run draws as it would have.
     """
 
+    remembers_batches: ClassVar[bool] = True
     losses: Tensor
     recorded: Tensor
 

@@ -233,6 +233,27 @@ class UnknownDeviceError(RecModelsError, ValueError):
         return f"device {self.got!r} cannot be used: {self.reason}. Set `training.device` to auto, cpu or cuda"
 
 
+class PartsError(RecModelsError, ValueError):
+    """Batches are cut in a way that the processes, or the model, cannot learn from."""
+
+    exit_code = 2
+
+    def __init__(self, processes: int, parts: int, model: str | None = None) -> None:
+        super().__init__(processes, parts, model)
+        self.processes, self.parts, self.model = processes, parts, model
+
+    def __str__(self) -> str:
+        if self.model is not None:
+            return (
+                f"{self.model} remembers the losses of its last batches and learns from whole ones, "
+                f"`training.batch_parts` is {self.parts}; set it to 1 for this model"
+            )
+        return (
+            f"{self.processes} processes cannot share a batch of {self.parts} parts; set `training.batch_parts` to a "
+            f"multiple of {self.processes}, or train in fewer processes"
+        )
+
+
 class NothingToEvaluateError(RecModelsError, ValueError):
     """No user has an item to be found."""
 

@@ -15,7 +15,7 @@ from rec_models.protocols import PROTOCOLS
 if TYPE_CHECKING:
     from rec_models.evaluation import EvaluationConfig
     from rec_models.recommender import RecommenderConfig
-    from rec_models.training import TrainingConfig
+    from rec_models.training_config import TrainingConfig
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -66,7 +66,7 @@ def parse_config(mapping: Mapping[str, Any]) -> RecommenderConfig:
 
 def parse_training(mapping: Mapping[str, Any]) -> TrainingConfig:
     """The training settings of a mapping."""
-    from rec_models.training import TrainingConfig
+    from rec_models.training_config import TrainingConfig
 
     return _parse("training", TrainingConfig, mapping)
 

@@ -8,11 +8,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from rec_models.bundle import Bundle, sha256_of
@@ -29,6 +28,7 @@ from rec_models.errors import BundleError, ForeignCheckpointError, NotFiniteErro
 from rec_models.evaluation import EvaluationConfig, evaluate
 from rec_models.interactions import PairBatch, UserBatch
 from rec_models.measured import histories_of, ranked, write_evaluation
+from rec_models.parts import Team, generators, mean_terms, part_of, refuse_whole_batches
 from rec_models.recommender import (
     ClosedFormRecommender,
     GradientRecommender,
@@ -37,6 +37,7 @@ from rec_models.recommender import (
     RecommenderConfig,
 )
 from rec_models.settings import parse_config, parse_evaluation, parse_training, refuse_protocol
+from rec_models.training_config import TrainingConfig
 from rec_models.warm_start import begin_from
 
 Emit = Callable[[Mapping[str, Any]], None]
@@ -59,7 +60,9 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
-def train(bundle: Bundle, emit: Emit, *, device: str = "auto", saves_every_s: float = 60.0) -> dict[str, Any]:
+def train(
+    bundle: Bundle, emit: Emit, *, device: str = "auto", saves_every_s: float = 60.0, team: Team | None = None
+) -> dict[str, Any]:
     """Trains the bundle's model, writes its checkpoint and returns its metrics.
 
     A run that was cut off goes on from its last saved state and ends with the weights it would have had.
@@ -68,12 +71,15 @@ def train(bundle: Bundle, emit: Emit, *, device: str = "auto", saves_every_s: fl
         emit: receives one mapping an event; see `python -m rec_models --help`.
         device: `auto` takes a GPU when there is one.
         saves_every_s: seconds between saved states; each holds the optimiser too, three times the model.
+        team: the processes that train it together, of which the leader alone speaks, writes and gets the metrics.
 
     Raises:
         NotFiniteError: the loss became NaN or infinite; an earlier saved state, if there is one, is untouched.
         UnknownDeviceError: this machine does not have the device.
+        PartsError: batches are cut into parts that the processes cannot share evenly, or that the model cannot learn
+            from.
     """
-    return _Run(bundle, emit, device, saves_every_s).complete()
+    return _Run(bundle, emit, device, saves_every_s, team or Team()).complete()
 
 
 def resolve_device(asked: str) -> torch.device:
@@ -116,66 +122,28 @@ def _let_learn(groups: Iterable[ParameterGroup], batch: UserBatch | PairBatch) -
             parameter.requires_grad_(group.learns(turn))
 
 
-class TrainingConfig(BaseModel):
-    """How a model is trained.
-
-    Attributes:
-        epochs: upper bound; early stopping usually ends sooner.
-        batch_size: users an optimiser step; models that learn from single interactions have `batch_pairs` instead.
-        evaluate_every: epochs between validation passes.
-        patience: validation passes without a new best before training stops.
-        learning_rate_decay: factor on the learning rate after every `decay_after` validation passes in a row without a
-            new best; 1 leaves it constant.
-        precision: of matrix products in training and in the validation passes between epochs; losses, divergences and
-            the final metrics are float32 always. `auto` is bfloat16 on a GPU or a CPU that multiplies it natively, else
-            float32, so it can give other numbers on another machine.
-        semantic_dtype: of the semantic matrices as they lie in memory; half the bytes at 16 bits. Sums over them are
-            float32.
-        device: `auto` takes a GPU when there is one.
-        warm_start: begin with the bundle's earlier weights instead of fresh ones (`rec_models.warm_start`).
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: int = Field(default=1000, ge=1)
-    batch_size: int = Field(default=1024, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    learning_rate_decay: float = Field(default=1.0, gt=0, le=1)
-    decay_after: int = Field(default=5, ge=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    evaluate_every: int = Field(default=3, ge=1)
-    patience: int = Field(default=20, ge=1)
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"
-    semantic_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    device: str = "auto"
-    warm_start: bool = False
-
-    def resolved_precision(self, device: torch.device) -> str:
-        """The concrete precision on a device."""
-        if self.precision != "auto":
-            return self.precision
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-        return "bfloat16" if native else "float32"
-
-
 class _Run:
-    def __init__(self, bundle: Bundle, emit: Emit, device: str, saves_every_s: float) -> None:
-        self.bundle, self.emit, self.saves_every_s = bundle, emit, saves_every_s
+    def __init__(self, bundle: Bundle, emit: Emit, device: str, saves_every_s: float, team: Team) -> None:
+        self.bundle, self.saves_every_s, self.team = bundle, saves_every_s, team
+        self.emit: Emit = emit if team.leads else lambda event: None
         self.config: RecommenderConfig = parse_config(bundle.config["model"])
         self.training: TrainingConfig = parse_training(bundle.config["training"])
         self.evaluation: EvaluationConfig = parse_evaluation(bundle.config["evaluation"])
         self.seed: int = bundle.config["seed"]
-        self.device = resolve_device(self.training.device if device == "auto" else device)
+        self.device = team.place(resolve_device(self.training.device if device == "auto" else device))
+        self.n_parts = self.training.batch_parts
+        self.own_parts = team.share(self.n_parts)
         self.precision = self.training.resolved_precision(self.device)
         self.belongs_to = _belongs_to(bundle)
         inputs = bundle.inputs()
         refuse_protocol(self.evaluation.protocol, inputs.fold_in is not None, {self.config.key()["name"]: self.config})
-        torch.manual_seed(self.seed)  # initial weights; everything later draws from self.rng
+        torch.manual_seed(self.seed)  # initial weights; everything later draws from self.rngs
         self.model = self.config.build(inputs)
+        refuse_whole_batches(self.model, self.config.key()["name"], self.n_parts)
         self.warm = begin_from(self.model.served(), bundle.directory) if self.training.warm_start else {}
         self.model.to(self.device)
         self.ranked = ranked(self.model, inputs, self.evaluation.cold_items)
-        self.rng = torch.Generator(self.device).manual_seed(self.seed)
+        self.rngs = generators(self.seed, self.n_parts, self.device)
         self.order = np.random.default_rng(self.seed)
         self.histories = histories_of(bundle, inputs, self.device)
         self.history = self.histories.train
@@ -194,12 +162,12 @@ class _Run:
         start |= {"provenance": self.provenance()}
         self.emit(start | {"parameters": parameters, "precision": self.precision, "epochs": self.training.epochs})
         began = time.monotonic()
-        if isinstance(self.model, ClosedFormRecommender):
+        if not isinstance(self.model, ClosedFormRecommender):
+            self._descend(cast(GradientRecommender, self.model))
+        elif self.team.leads:
             self.model.fit(self.train_matrix)
             self.progress.seconds = time.monotonic() - began
-        else:
-            self._descend(cast(GradientRecommender, self.model))
-        return self._finish(parameters)
+        return self._finish(parameters) if self.team.leads else {}
 
     def _descend(self, model: GradientRecommender) -> None:
         optimiser = self._optimiser(model)
@@ -215,7 +183,7 @@ class _Run:
                 row |= self._validate(model, epoch)
             self.progress.history.append(row)
             self.progress.epoch += 1
-            if evaluated and time.monotonic() - saved_at > self.saves_every_s:
+            if evaluated and self.team.told(time.monotonic() - saved_at > self.saves_every_s):
                 self._save_state(optimiser)
                 saved_at = time.monotonic()
         model.load_state_dict(self.best)
@@ -238,22 +206,16 @@ class _Run:
         seen, groups = 0, model.parameter_groups()
         for batch in model.batches(self.history, self.order, self.training.batch_size):
             _let_learn(groups, batch)
-            with self._autocast():
-                terms = model.loss(batch, self.rng, self.progress.step)
-                loss = torch.stack(list(terms.values())).sum()
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            if self.device.type == "cpu" and not math.isfinite(
+            loss = self.team.sum_gradients(list(model.parameters()), self._gradients(model, batch, totals, users))
+            if loss.device.type == "cpu" and not math.isfinite(
                 loss.item()
             ):  # on a GPU once an epoch: no waiting a step
                 raise NotFiniteError(self.config.name, epoch, self.progress.step, "the loss")  # type: ignore[attr-defined]
             optimiser.step()
             self.progress.step += 1
             seen += len(batch)
-            for name, term in terms.items():
-                totals[name] = totals.get(name, 0) + term.detach().double() * len(batch)
-                users[name] += len(batch)
-        means = {name: float(total) / users[name] for name, total in totals.items()}
+        means = mean_terms(self.team.said_by_all([[name, float(totals[name]), users[name]] for name in totals]))
         mean_loss = sum(means.values()) if seen else math.nan
         if not math.isfinite(mean_loss) or not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
             raise NotFiniteError(self.config.name, epoch, self.progress.step, "the loss or a weight")  # type: ignore[attr-defined]
@@ -264,17 +226,38 @@ class _Run:
         self.emit({"event": "epoch"} | rates | row)
         return row
 
+    def _gradients(
+        self, model: GradientRecommender, batch: UserBatch | PairBatch, totals: dict[str, Tensor], users: Counter[str]
+    ) -> Tensor:
+        """() loss of this process's parts of a batch; each weighs by its size in the gradients that are left behind."""
+        summed = torch.zeros((), device=self.device)
+        for place in self.own_parts:
+            if (part := part_of(batch, place, self.n_parts)) is None:
+                continue
+            with self._autocast():
+                terms = model.loss(part, self.rngs[place], self.progress.step)
+                loss = torch.stack(list(terms.values())).sum() * (len(part) / len(batch))
+            loss.backward()
+            summed += loss.detach()
+            for name, term in terms.items():
+                totals[name] = totals.get(name, 0) + term.detach().double() * len(part)
+                users[name] += len(part)
+        return summed
+
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
-    def _validate(self, model: GradientRecommender, epoch: int) -> dict[str, float]:
-        began = time.monotonic()
+    def _measured(self, model: GradientRecommender) -> tuple[dict[str, float], dict[str, float]]:
+        """The metrics on validation, and what the model says of itself."""
         with self._autocast(), torch.no_grad():
             train, known, masked = self.histories
             told = {"part": "valid", "exclude": masked, "train": train}
             found = evaluate(self.ranked, known, self.valid, self.evaluation, **told)
-            means = found.means()
-            diagnostics = found.ratings | model.eval().diagnostics(self._diagnosed())
+            return found.means(), found.ratings | model.eval().diagnostics(self._diagnosed())
+
+    def _validate(self, model: GradientRecommender, epoch: int) -> dict[str, float]:
+        began = time.monotonic()
+        means, diagnostics = self.team.told(self._measured(model) if self.team.leads else None)
         value = means[self.evaluation.select_by]
         better = value > self.progress.best_value
         if better:
@@ -295,10 +278,14 @@ class _Run:
             yield self.history.batch(users[start : start + self.training.batch_size])
 
     def _save_state(self, optimiser: torch.optim.Optimizer) -> None:
+        chance = self.team.said_by_all({str(place): self.rngs[place].get_state().tolist() for place in self.own_parts})
+        if not self.team.leads:
+            return
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors |= {f"optimiser.{name}": tensor for name, tensor in optimiser_tensors(optimiser).items()}
-        tensors["rng"] = self.rng.get_state()
+        for place, state in (pair for own in chance for pair in own.items()):
+            tensors[f"rng.{place}"] = torch.tensor(state, dtype=torch.uint8)
         about = self._continues() | {"progress": vars(self.progress), "order": self.order.bit_generator.state}
         save_tensors(self.bundle.checkpoint / "state.safetensors", tensors, about)
 
@@ -311,7 +298,7 @@ class _Run:
         except (BundleError, ForeignCheckpointError) as error:
             # Only this run's own earlier part can be gone on with; anything else costs time, never the result.
             self.emit({"event": "discarded", "message": f"{error}. Training begins anew"})
-            path.unlink()
+            path.unlink(missing_ok=True)
             return
         taken: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
         for name, tensor in tensors.items():
@@ -321,7 +308,8 @@ class _Run:
         self.model.load_state_dict(taken["model"])
         self.best = {name: tensor.to(self.device) for name, tensor in taken["best"].items()}
         restore_optimiser(optimiser, taken["optimiser"])
-        self.rng.set_state(tensors["rng"])
+        for place, rng in enumerate(self.rngs):
+            rng.set_state(tensors[f"rng.{place}"])
         self.order.bit_generator.state = about["order"]
         self.progress = Progress(**about["progress"])
         self.emit({"event": "resume", "epoch": self.progress.epoch})

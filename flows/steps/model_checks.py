@@ -105,8 +105,9 @@ def parsed_settings(settings: Settings, own: PlainMapping) -> tuple[PlainMapping
 
     given = {name: value for name, value in {**settings.training, **own}.items() if name != "threads"}
     config = parse_training(given)
-    # a fresh start is what every model was trained with before there was another: it is no part of an identity
-    left_out = SPEED_ONLY if config.warm_start else SPEED_ONLY | {"warm_start"}
+    # what every model was trained with before there was a choice is no part of an identity
+    chosen = {"warm_start": config.warm_start, "batch_parts": config.batch_parts > 1}
+    left_out = SPEED_ONLY | {name for name, is_chosen in chosen.items() if not is_chosen}
     training = config.model_dump(mode="json", exclude=set(left_out))
     if config.precision == "auto":
         training["precision"] = config.resolved_precision(resolve_device(config.device))

@@ -27,6 +27,7 @@ from flows.steps.duel import duel, refuse_lost
 from flows.steps.ingest import stamp
 from flows.steps.rows import records, strings
 from flows.steps.train import TrainingPlan
+from flows.steps.variants import arms_of
 from flows.workspace import StageNote, Workspace, describe
 
 if TYPE_CHECKING:
@@ -51,12 +52,15 @@ def judge(workspace: Workspace, snapshot_id: str, plan: TrainingPlan, settings: 
         workspace.tally.stages.append(StageNote("promote", False, 0.0, describe(said)))
         return current.id
     label = plan.models[0].label
-    challenger = Champion(label, tuple(model.model_id for model in plan.seeds_of(label)))
+    challenger, arms = _of_label(plan, label), _other_arms(plan, settings)
     history = decisions(current)
-    champion, out = champion_of(current), rolled_back(history).get(challenger.model_ids)
+    champion, taken_out = champion_of(current), rolled_back(history)
+    out = taken_out.get(challenger.model_ids)
     limits = settings.promotion.model_dump(mode="json")
     serving = champion.model_ids if champion else None
     facts = [upstream.stages["recommend"]["key"], _content(upstream), serving, out, limits, workspace.first]
+    # seeds of an arm beyond the one that makes its lists, and what was taken out, are no part of the lists' key
+    facts += [{name: [arm.model_ids, taken_out.get(arm.model_ids)] for name, arm in arms.items()}] if arms else []
     key = digest("promote", VERSION, *facts)
     if found := workspace.found("promote", key):
         return found
@@ -64,13 +68,33 @@ def judge(workspace: Workspace, snapshot_id: str, plan: TrainingPlan, settings: 
     known = _known_champion(workspace, current, champion)
     seen = _facts(workspace, upstream, challenger, known, settings, out)
     reasons = reasons_against(seen, settings.promotion)
+    seen_of_arms = {
+        name: _facts_of_arm(workspace, upstream, arm, known, settings, taken_out.get(arm.model_ids))
+        for name, arm in arms.items()
+    }
+    for name, of_arm in seen_of_arms.items():
+        about = f"arm {name} ({arms[name].label})"
+        reasons += [f"{about}: {reason}" for reason in reasons_against(of_arm, settings.promotion)]
     verdict = NOT_BLESSED if reasons else FIRST if known is None else KEPT if known == challenger else BLESSED
     summary = _summary(upstream, challenger, champion, verdict, reasons, seen)
+    if arms:
+        summary["facts"]["arms"] = {name: _plain(asdict(of_arm)) for name, of_arm in seen_of_arms.items()}
     builder = warehouse.begin(upstream)
     if verdict != KEPT:
         append_decision(builder, workspace, history, upstream.id, summary)
     stamp(builder, "promote", key, summary)
     return workspace.done("promote", workspace.commit(builder), started)
+
+
+def _of_label(plan: TrainingPlan, label: str) -> Champion:
+    return Champion(label, tuple(model.model_id for model in plan.seeds_of(label)))
+
+
+def _other_arms(plan: TrainingPlan, settings: Settings) -> dict[str, Champion]:
+    """Arm → its model, of the arms of an A/B test that another model than the run's makes lists for."""
+    first = plan.models[0]
+    arms = {arm.name: arm.model.label for arm in arms_of(first, plan.models, settings.recommend)}
+    return {name: _of_label(plan, label) for name, label in arms.items() if label != first.label}
 
 
 def append_decision(
@@ -150,6 +174,24 @@ def _facts(
         n_strangers=_strangers(workspace.warehouse, challenger, ids),
         quarantined_share=_quarantined_share(snapshot, len(ids["users"]) + len(ids["items"])),
         drifts=_drifts(workspace.warehouse, snapshot) if settings.promotion.gate else (),
+        rolled_back=out,
+    )
+
+
+def _facts_of_arm(
+    workspace: Workspace,
+    snapshot: Snapshot,
+    arm: Champion,
+    champion: Champion | None,
+    settings: Settings,
+    out: str | None,
+) -> GateFacts:
+    """What is known of an arm's model beyond what was looked at for all lists together."""
+    measured = champion is not None and champion != arm and settings.promotion.gate
+    return GateFacts(
+        duel(workspace, arm, champion, settings.evaluation.select_by) if measured and champion else None,
+        served=1.0,
+        n_strangers=_strangers(workspace.warehouse, arm, entity_ids(snapshot)),
         rolled_back=out,
     )
 

@@ -27,7 +27,7 @@ from flows.steps.guard import refuse_leaks, refuse_leaks_of_answers, refuse_thin
 from flows.steps.modalities import content_keys, modalities_of, others_of
 from flows.steps.model_checks import parsed_settings, refuse_protocol, settings_key, words_of
 from flows.steps.split import PARTS
-from flows.steps.training_process import OnEvent, place_of_work, run_rec_models
+from flows.steps.training_process import OnEvent, place_of_work, run_rec_models, together
 from flows.steps.verified import verified_metrics
 from flows.steps.warm import earlier_model
 from flows.steps.words import word_source
@@ -213,7 +213,7 @@ def train_model(
         _check_language(workspace, snapshot, profiles)
     partial = warehouse.inside("models", f"{model.model_id}.partial")
     _prepare_bundle(workspace, snapshot, model, partial)
-    arguments = ["train", str(partial), *place_of_work(workspace)]
+    arguments = ["train", str(partial), *place_of_work(workspace), *together(workspace)]
     trainer = workspace.trainer or run_rec_models
     trainer(model.title(), arguments, partial / "train.log", _follow(workspace, model, tells_test))
     metrics = verified_metrics(partial, model.model_id)

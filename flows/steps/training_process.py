@@ -36,6 +36,11 @@ def place_of_work(workspace: Workspace) -> list[str]:
     return ["--device", workspace.device, *threads, "--cache", str(workspace.warehouse.inside(*DERIVED))]
 
 
+def together(workspace: Workspace) -> list[str]:
+    """Arguments that say how many processes train one model."""
+    return ["--processes", str(workspace.engine.processes)] if workspace.engine.processes > 1 else []
+
+
 def run_rec_models(label: str, arguments: Sequence[str], log: Path, on_event: OnEvent) -> None:
     """Runs `python -m rec_models …` to its end; events are handed over as they come, the rest goes to the log.
 

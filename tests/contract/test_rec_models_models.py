@@ -181,6 +181,18 @@ def test_gradients_reach_every_parameter_and_are_finite(kind, world):
 
 
 @by_model
+def test_a_loss_changes_nothing_beside_gradients_unless_the_model_says_so(kind, world):
+    model = built(kind, world)
+    if not isinstance(model, GradientRecommender) or any(
+        hasattr(part, "remembers_batches") for part in model.modules()
+    ):
+        return
+    batch, before = whole(model, world), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.loss(batch, torch.Generator().manual_seed(0), 0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@by_model
 def test_loss_falls_on_one_repeated_batch(kind, world, models):
     if not isinstance(models[kind], GradientRecommender):
         return
