@@ -117,6 +117,11 @@ def generators(seed: int, parts: int, device: torch.device) -> list[torch.Genera
     return [torch.Generator(device).manual_seed(own) for own in seeds]
 
 
+def generator_name(place: int) -> str:
+    """Under which a part's generator is saved; the first has the name it had before there were parts."""
+    return f"rng.{place}" if place else "rng"
+
+
 def mean_terms(said: Sequence[Sequence[tuple[str, float, int]]]) -> dict[str, float]:
     """term → mean over users of an epoch, of every process's (term, sum, users)."""
     totals: dict[str, float] = {}

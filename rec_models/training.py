@@ -28,7 +28,7 @@ from rec_models.errors import BundleError, ForeignCheckpointError, NotFiniteErro
 from rec_models.evaluation import EvaluationConfig, evaluate
 from rec_models.interactions import PairBatch, UserBatch
 from rec_models.measured import histories_of, ranked, write_evaluation
-from rec_models.parts import Team, generators, mean_terms, part_of, refuse_whole_batches
+from rec_models.parts import Team, generator_name, generators, mean_terms, part_of, refuse_whole_batches
 from rec_models.recommender import (
     ClosedFormRecommender,
     GradientRecommender,
@@ -285,7 +285,7 @@ class _Run:
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors |= {f"optimiser.{name}": tensor for name, tensor in optimiser_tensors(optimiser).items()}
         for place, state in (pair for own in chance for pair in own.items()):
-            tensors[f"rng.{place}"] = torch.tensor(state, dtype=torch.uint8)
+            tensors[generator_name(place)] = torch.tensor(state, dtype=torch.uint8)
         about = self._continues() | {"progress": vars(self.progress), "order": self.order.bit_generator.state}
         save_tensors(self.bundle.checkpoint / "state.safetensors", tensors, about)
 
@@ -309,7 +309,7 @@ class _Run:
         self.best = {name: tensor.to(self.device) for name, tensor in taken["best"].items()}
         restore_optimiser(optimiser, taken["optimiser"])
         for place, rng in enumerate(self.rngs):
-            rng.set_state(tensors[f"rng.{place}"])
+            rng.set_state(tensors[generator_name(place)])
         self.order.bit_generator.state = about["order"]
         self.progress = Progress(**about["progress"])
         self.emit({"event": "resume", "epoch": self.progress.epoch})

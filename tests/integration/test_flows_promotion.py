@@ -124,16 +124,16 @@ def test_every_arm_of_a_test_stands_at_the_same_gate(folder, capsys):
     arms = "recommend.variants={a={share=0.5},b={share=0.5,model='popularity'}}"
     test = (*EASE, "--set", "evaluation.baselines=['popularity']", "--set", arms)
     served = Warehouse(folder / "w").current()
-    code, _, last = run(capsys, "run", "--until", "recommend", *test)
+    code, _, last = command(capsys, "run", "--until", "recommend", *test)
     assert code == 4 and "arm b (popularity)" in last and "it is worse" in last
     current = Warehouse(folder / "w").current()
     assert served is not None and current is not None
     assert current.stages["recommend"]["key"] == served.stages["recommend"]["key"]
-    said = run(capsys, "models", "--history")[1]["decisions"][-1]
+    said = command(capsys, "models", "--history")[1]["decisions"][-1]
     assert (said["verdict"], said["model"]) == ("NOT_BLESSED", "ease")
     assert set(json.loads(said["facts"])["arms"]) == {"b"}
     tolerant = ("--set", "promotion.gate=false")
-    assert run(capsys, "run", "--until", "recommend", *test, *tolerant)[0] == 0
+    assert command(capsys, "run", "--until", "recommend", *test, *tolerant)[0] == 0
 
 
 def test_T_G5_a_rollback_is_the_same_switch_and_the_gate_does_not_undo_it(folder, capsys):
