@@ -11,9 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rec_models.diffusion import sinusoidal
+from rec_models.interactions import UserBatch
 
 Activation = Literal["leaky_relu", "relu", "sigmoid", "tanh"]
 Game = Literal["wasserstein", "kl"]
+
+# Width of what tells a critic of entries one item from another.
+_ITEM_DIM = 16
 
 Judge = Callable[[Tensor], Tensor]
 
@@ -39,6 +43,26 @@ class AtStep(nn.Module):
     def forward(self, told: list[Tensor], step: Tensor) -> Tensor:
         """(batch, n_out) of the parts told, beside each other, and of the step (batch,)."""
         return self.layers(torch.cat([*told, self.time(sinusoidal(step + 1, self.time_dim))], 1))
+
+
+class OfEntries(nn.Module):
+    """A critic that reads a row rating by rating: one small network for all entries, told which item each is of."""
+
+    def __init__(
+        self, n_items: int, n_rows: int, n_told: int, time_dim: int, hidden: tuple[int, ...], activation: Activation
+    ) -> None:
+        super().__init__()
+        self.time_dim = time_dim
+        self.items = nn.Parameter(0.1 * torch.randn(n_items, _ITEM_DIM))
+        self.layers = layers_of((n_rows + _ITEM_DIM + n_told + time_dim, *hidden, 1), activation)
+
+    def forward(self, rows: list[Tensor], told: Tensor, step: Tensor, batch: UserBatch) -> Tensor:
+        """(batch,) of rows (batch, n_items) at the batch's entries; the sum of n values over the root of n."""
+        at = (batch.rows, batch.items)
+        around = torch.cat([told, sinusoidal(step + 1, self.time_dim)], 1)
+        values = torch.cat([*(row[at][:, None] for row in rows), self.items[batch.items], around[batch.rows]], 1)
+        found = self.layers(values).squeeze(1) / batch.lengths.clamp_min(1).sqrt()[batch.rows]
+        return found.new_zeros(len(batch)).index_add(0, batch.rows, found)
 
 
 def critic_loss(real: Tensor, made: Tensor, game: Game) -> Tensor:
