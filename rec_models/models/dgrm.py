@@ -25,11 +25,12 @@ from rec_models.adversarial import (
     generator_loss,
     gradient_penalty,
     slopes,
+    start_at_means,
 )
 from rec_models.blocks import dense_rows
 from rec_models.diffusion import NoiseSchedule
 from rec_models.errors import DivergedError
-from rec_models.interactions import InteractionMatrix, PairBatch, ResidentInteractions, UserBatch
+from rec_models.interactions import PairBatch, ResidentInteractions, UserBatch
 from rec_models.rating_condition import Condition
 from rec_models.recommender import GradientRecommender, ParameterGroup, RecommenderConfig
 from rec_models.row_pairs import RowPair, normal
@@ -59,10 +60,6 @@ _OFFICIAL: dict[str, Any] = {
     "betas": (0.9, 0.999),
     "weight_decay": 1e-2,
 }
-# Ratings at the mean of all that an item's mean begins with.
-_DAMPING = 10.0
-# What the output's first weights are multiplied by where it begins at the means: 0 would let no gradient through.
-_HUSHED = 0.1
 # Users predicted for at once, and users' batches whose game a validation pass looks into.
 _USERS_AT_ONCE = 256
 _BATCHES_DIAGNOSED = 4
@@ -209,7 +206,8 @@ class DGRM(GradientRecommender):
         n_in = n_items + self.noise_dim + told
         self.generator = AtStep(n_in, config.time_dim, config.hidden_dims, n_items, config.activation)
         if config.output_start == "item_means":
-            self._start_at(inputs.train)
+            highest = self.highest if config.output == "sigmoid" else None
+            start_at_means(cast(nn.Linear, self.generator.layers[-1]), inputs.train, self.top, sigmoid_of=highest)
         self.critic = None if config.critic == "off" else self._new_critic(n_items)
 
     def _new_critic(self, n_items: int) -> AtStep | OfEntries:
@@ -218,16 +216,6 @@ class DGRM(GradientRecommender):
         if config.critic_reads == "entries":
             return OfEntries(n_items, rows, told, *shape, config.activation)
         return AtStep(rows * n_items + told, *shape, 1, config.activation)
-
-    @torch.no_grad()
-    def _start_at(self, train: InteractionMatrix) -> None:
-        """The output near the items' damped means, so that what is learnt is how a user differs from them."""
-        share = torch.from_numpy(train.damped_item_means(_DAMPING)) / self.top
-        if self.config.output == "sigmoid":
-            share = (share / self.highest).clamp(0.01, 0.99).logit()
-        last = cast(nn.Linear, self.generator.layers[-1])
-        last.bias.copy_(share)
-        last.weight.mul_(_HUSHED)
 
     def batches(
         self, history: ResidentInteractions, order: np.random.Generator, size: int
