@@ -93,6 +93,8 @@ class DGRMConfig(RecommenderConfig):
         x0_per_step: whether each of them asks the generator anew, or the first one only.
         pred_mode: `x0` is the generator's last row, `posterior` what the steps end in, of which an unseen item keeps a
             fraction only, `posterior_rescaled` is divided by that fraction.
+        spread: what the distance of a prediction from the mean of all ratings is multiplied by: above 1 the order of
+            items stays, while the distribution, too narrow as means are, widens at the cost of larger errors.
         samples: predictions from different noise that are averaged; `sampling_noise` adds noise in every step.
         attention_dim: width of a condition made by attention over the user's items; 0 is none.
         language, language_dim: a condition made of profiles of users and items, and its width.
@@ -137,6 +139,7 @@ class DGRMConfig(RecommenderConfig):
     prediction_steps: int = Field(default=1, ge=0)
     x0_per_step: Literal["once", "each"] = "each"
     pred_mode: Literal["x0", "posterior", "posterior_rescaled"] = "x0"
+    spread: float = Field(default=1.0, gt=0)
     samples: int = Field(default=8, ge=1)
     sampling_noise: bool = True
     attention_dim: int = Field(default=0, ge=0)
@@ -196,6 +199,7 @@ class DGRM(GradientRecommender):
         highest = float(values.max()) if len(values) else 1.0
         self.top = highest if config.rating_scale == "unit" else 1.0
         self.highest = highest / self.top
+        self.middle = float(values.mean()) if len(values) else 0.0
         self.most = max(1, int(lengths.max(initial=0)))
         low = config.noise_min if config.steps > 1 else config.noise_max
         self.schedule = NoiseSchedule(config.steps, config.noise_scale, low, config.noise_max)
@@ -352,7 +356,7 @@ class DGRM(GradientRecommender):
                 self._predicted(start[some], told[some], shares[some], *pair) for pair in zip(noises, own, strict=True)
             ]
             out[some] = torch.stack(drawn).mean(0).to(out) * self.top
-        return out
+        return out if config.spread == 1 else self.middle + config.spread * (out - self.middle)
 
     def _predicted(self, start: Tensor, told: Tensor, shares: Tensor, noises: Tensor, own: Tensor) -> Tensor:
         """(batch, n_items) by one draw: noises (T' + 1, n_items) and own (T' + 1, noise_dim), shared by all rows."""

@@ -350,6 +350,13 @@ def test_less_of_a_row_arrives_without_rescaling():
 
 
 @torch.no_grad()
+def test_a_wider_spread_keeps_the_order_and_the_middle():
+    plain, wide = (built(spread=spread).eval().scores(everybody()) for spread in (1.0, 1.5))
+    middle = float(rated_matrix().values.mean())
+    torch.testing.assert_close(wide - middle, 1.5 * (plain - middle))
+
+
+@torch.no_grad()
 def test_whoever_rated_less_is_noised_less():
     model, batch = built(noise_by_activity=1.0), everybody()
     expected = batch.lengths.double() / batch.lengths.max()
