@@ -16,14 +16,14 @@ import resource
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 
 from rec_models.evaluation import EvaluationConfig, evaluate
-from rec_models.interactions import InteractionMatrix, ResidentInteractions
+from rec_models.interactions import InteractionMatrix, ResidentInteractions, UserBatch
 from rec_models.memory import keep_freed_memory
 from rec_models.models import DGRMConfig
 from rec_models.semantic import ModelInputs
@@ -59,7 +59,7 @@ def measured(matrix: InteractionMatrix, given: argparse.Namespace) -> dict[str, 
     optimiser, rng = torch.optim.Adam(groups, fused=True), torch.Generator().manual_seed(0)
     before, began, steps = _peak(), 0.0, 0
     for batch in model.batches(history, order, given.batch_size):
-        loss = torch.stack(list(model.loss(batch, rng, steps).values())).sum()
+        loss = torch.stack(list(model.loss(cast(UserBatch, batch), rng, steps).values())).sum()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
