@@ -54,7 +54,7 @@ class EvaluationConfig(BaseModel):
             own, random in those of DGRM. The full catalogue knows the index alone.
         cut_lists: where the protocols of DGRM keep out of a list what is predicted too low: `always`, also None, or in
             the `test` alone. A user has few ratings in validation, often no more than a list has places, and there a
-            cut list can only lose: what is selected by it is the model that predicts nothing low.
+            cut list can only lose: what is selected by it is the model that predicts nothing low. The other protocols cut no list.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,8 +90,6 @@ class EvaluationConfig(BaseModel):
             raise ValueError(f"{lists[0]!r} speaks of the catalogue, which {self.protocol!r} does not rank")
         if not self.among_rated and self.ties == "random":
             raise ValueError(f"`ties` 'random' is of the protocols that rank rated items alone, not {self.protocol!r}")
-        if not self.among_rated and self.cut_lists:
-            raise ValueError(f"`cut_lists` is of the protocols that rank rated items alone, not {self.protocol!r}")
         return self
 
     @property

@@ -186,7 +186,6 @@ def test_the_report_reads_the_scale_from_the_ratings():
     [
         ({"protocol": "dgrm-code", "names": ("novelty",)}, "speaks of the catalogue"),
         ({"ties": "random"}, "rank rated items alone"),
-        ({"cut_lists": "test"}, "rank rated items alone"),
     ],
 )
 def test_measures_that_a_protocol_does_not_have_are_refused(options, words):
