@@ -54,7 +54,8 @@ class EvaluationConfig(BaseModel):
             own, random in those of DGRM. The full catalogue knows the index alone.
         cut_lists: where the protocols of DGRM keep out of a list what is predicted too low: `always`, also None, or in
             the `test` alone. A user has few ratings in validation, often no more than a list has places, and there a
-            cut list can only lose: what is selected by it is the model that predicts nothing low. The other protocols cut no list.
+            cut list can only lose: what is selected by it is the model that predicts nothing low. The other
+            protocols cut no list.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
