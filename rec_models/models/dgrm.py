@@ -76,7 +76,7 @@ class DGRMConfig(RecommenderConfig):
         noise_by_activity: the added variance of a user is that times (ratings / most ratings) to this power.
         train_step: the only step trained on, 1..steps; None draws every step.
         hidden_share: share of a user's ratings, drawn anew in every step, that the generator must give without being
-            told; with none hidden its row at rated items is what it was told, and little is learnt of other items.
+            told. Without it a row at rated items can be what was told; with it predictions spread as ratings do sooner.
         unrated_share: share of a row's other items, drawn anew, that stand for a rating of 0. The rows then say what is
             taken and liked, which the full catalogue asks for, and are no ratings.
         noise_dim: width of the generator's own noise; None is one number an item.
