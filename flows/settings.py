@@ -110,6 +110,10 @@ class EvaluationSettings(Branch):
     ties: Literal["random", "index"] | None = Field(
         default=None, description="protocols 'dgrm-*': how equal scores are ordered; random without it"
     )
+    cut_lists: Literal["always", "test"] | None = Field(
+        default=None,
+        description="protocols 'dgrm-*': where what is predicted low is kept out of lists; `test` spares validation",
+    )
     seeds: int = Field(default=1, ge=1, description="every model is trained with seeds 0 … n-1")
     baselines: tuple[str, ...] = Field(
         default=("mult_vae", "popularity"), description="catalogue names trained beside [model]"

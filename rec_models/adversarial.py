@@ -11,9 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rec_models.diffusion import sinusoidal
+from rec_models.interactions import InteractionMatrix, UserBatch
 
 Activation = Literal["leaky_relu", "relu", "sigmoid", "tanh"]
 Game = Literal["wasserstein", "kl"]
+
+# Width of what tells a critic of entries one item from another.
+_ITEM_DIM = 16
+
+# Ratings at the mean of all that an item's mean begins with.
+_DAMPING = 10.0
+# What the output's first weights are multiplied by where it begins at the means: 0 would let no gradient through.
+_HUSHED = 0.1
 
 Judge = Callable[[Tensor], Tensor]
 
@@ -39,6 +48,39 @@ class AtStep(nn.Module):
     def forward(self, told: list[Tensor], step: Tensor) -> Tensor:
         """(batch, n_out) of the parts told, beside each other, and of the step (batch,)."""
         return self.layers(torch.cat([*told, self.time(sinusoidal(step + 1, self.time_dim))], 1))
+
+
+class OfEntries(nn.Module):
+    """A critic that reads a row rating by rating: one small network for all entries, told which item each is of."""
+
+    def __init__(
+        self, n_items: int, n_rows: int, n_told: int, time_dim: int, hidden: tuple[int, ...], activation: Activation
+    ) -> None:
+        super().__init__()
+        self.time_dim = time_dim
+        self.items = nn.Parameter(0.1 * torch.randn(n_items, _ITEM_DIM))
+        self.layers = layers_of((n_rows + _ITEM_DIM + n_told + time_dim, *hidden, 1), activation)
+
+    def forward(self, rows: list[Tensor], told: Tensor, step: Tensor, batch: UserBatch) -> Tensor:
+        """(batch,) of rows (batch, n_items) at the batch's entries; the sum of n values over the root of n."""
+        at = (batch.rows, batch.items)
+        around = torch.cat([told, sinusoidal(step + 1, self.time_dim)], 1)
+        values = torch.cat([*(row[at][:, None] for row in rows), self.items[batch.items], around[batch.rows]], 1)
+        found = self.layers(values).squeeze(1) / batch.lengths.clamp_min(1).sqrt()[batch.rows]
+        return found.new_zeros(len(batch)).index_add(0, batch.rows, found)
+
+
+@torch.no_grad()
+def start_at_means(last: nn.Linear, train: InteractionMatrix, top: float, *, sigmoid_of: float | None = None) -> None:
+    """A generator's last layer (hidden -> n_items) at the items' damped means: a user's differences are left to learn.
+
+    Args:
+        top: what ratings are divided by.
+        sigmoid_of: the highest scaled rating, where the layer's output goes through a sigmoid and is multiplied by it.
+    """
+    means = torch.from_numpy(train.damped_item_means(_DAMPING)) / top
+    last.bias.copy_(means if sigmoid_of is None else (means / sigmoid_of).clamp(0.01, 0.99).logit())
+    last.weight.mul_(_HUSHED)
 
 
 def critic_loss(real: Tensor, made: Tensor, game: Game) -> Tensor:

@@ -52,6 +52,10 @@ class EvaluationConfig(BaseModel):
             None leaves everything relevant, and in the protocols of DGRM what is rated 3.
         ties: `random` is the mean of seeded random orders, `index` the order of the catalogue; None is the protocol's
             own, random in those of DGRM. The full catalogue knows the index alone.
+        cut_lists: where the protocols of DGRM keep out of a list what is predicted too low: `always`, also None, or in
+            the `test` alone. A user has few ratings in validation, often no more than a list has places, and there a
+            cut list can only lose: what is selected by it is the model that predicts nothing low. The other
+            protocols cut no list.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +67,7 @@ class EvaluationConfig(BaseModel):
     cold_items: Literal["model", "text"] = "model"
     relevant_rating: float | None = None
     ties: Literal["random", "index"] | None = None
+    cut_lists: Literal["always", "test"] | None = None
 
     @field_validator("names")
     @classmethod
@@ -140,7 +145,7 @@ def evaluate(
         model: scores users from `history`.
         history: what the model is fed and what is masked.
         relevant: what should be found.
-        part: name of the relevant part, for the error.
+        part: name of the relevant part, for the error and for `cut_lists`.
         exclude: masked instead of `history`, where a protocol masks more than it feeds.
         train: whose users an item's popularity is counted over, where that is not `history`.
         distributions: of predicted ratings, also test user by user how they are distributed.
@@ -163,7 +168,9 @@ def evaluate(
     if report is not None:
         masked = _reported(masked, users, ResidentInteractions(tested, history.device), report)
     if config.among_rated:
-        found = _among_rated(model, masked, ResidentInteractions(tested, history.device), users, wanted, config)
+        whole = config.cut_lists == "test" and part != "test"
+        rated = _rated(model, masked, ResidentInteractions(tested, history.device), users, config, whole)
+        found = _among_rated(rated, users, wanted, config)
     else:
         depth = max(k for _, k in wanted)
         lists = _ranked(masked, relevant, users, depth, config.ks, train or history)
@@ -198,28 +205,40 @@ class _Lists:
     exposure: dict[int, NDArray[np.int64]]
 
 
-def _among_rated(
+def _rated(
     model: Recommender,
     masked: Iterator[_Scored],
     tested: ResidentInteractions,
     users: NDArray[np.int64],
-    wanted: set[tuple[str, int]],
     config: EvaluationConfig,
-) -> Evaluation:
-    liked = MIDDLE if config.relevant_rating is None else config.relevant_rating
+    whole: bool,
+) -> RatedEntries:
+    """The tested entries with their scores; of `whole` lists nothing is kept out."""
     columns: list[tuple[NDArray[Any], ...]] = []
     for start, batch, scores in masked:
         entries = tested.batch(users[start : start + len(batch)])
         picked = scores[entries.rows, entries.items]
-        if config.protocol == "dgrm-code":
+        if whole:
+            passing = torch.ones_like(picked, dtype=torch.bool)
+        elif config.protocol == "dgrm-code":
             row_means = scores.masked_fill(torch.isinf(scores), MASKED_SCORE).mean(1)
             passing = picked >= row_means[entries.rows]
         else:
-            passing = picked >= (liked if model.predicts_ratings else -torch.inf)
+            passing = picked >= (_liked(config) if model.predicts_ratings else -torch.inf)
         found = (entries.rows + start, entries.values, picked, passing)
         columns.append(tuple(column.cpu().numpy() for column in found))
     rows, ratings, scored, passes = (np.concatenate(column) for column in zip(*columns, strict=True))
-    rated = RatedEntries(rows, ratings, scored, passes, len(users))
+    return RatedEntries(rows, ratings, scored, passes, len(users))
+
+
+def _liked(config: EvaluationConfig) -> float:
+    return MIDDLE if config.relevant_rating is None else config.relevant_rating
+
+
+def _among_rated(
+    rated: RatedEntries, users: NDArray[np.int64], wanted: set[tuple[str, int]], config: EvaluationConfig
+) -> Evaluation:
+    liked = _liked(config)
     asked = np.bincount(rated.rows[rated.ratings >= liked], minlength=len(users)) > 0
     if config.protocol == "dgrm-code":  # who liked nothing counts 0, and an ideal list is full
         asked[:] = True

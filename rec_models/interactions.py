@@ -172,6 +172,13 @@ class UserBatch:
         """The same entries carrying other values, such as after dropout."""
         return replace(self, values=values)
 
+    def only(self, kept: torch.Tensor) -> UserBatch:
+        """The entries (nnz,) that are kept."""
+        rows = self.rows[kept]
+        lengths = rows.bincount(minlength=len(self))
+        taken = {"rows": rows, "items": self.items[kept], "values": self.values[kept]}
+        return replace(self, **taken, offsets=lengths.cumsum(0) - lengths, lengths=lengths)
+
     def __len__(self) -> int:
         return len(self.users)
 

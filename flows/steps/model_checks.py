@@ -111,6 +111,6 @@ def parsed_settings(settings: Settings, own: PlainMapping) -> tuple[PlainMapping
     training = config.model_dump(mode="json", exclude=set(left_out))
     if config.precision == "auto":
         training["precision"] = config.resolved_precision(resolve_device(config.device))
-    measured = {"protocol", "ks", "names", "select_by", "cold_items", "relevant_rating", "ties"}
+    measured = {"protocol", "ks", "names", "select_by", "cold_items", "relevant_rating", "ties", "cut_lists"}
     evaluation = settings.evaluation.model_dump(mode="json", include=measured, exclude_none=True)
     return training, parse_evaluation(evaluation).model_dump(mode="json", exclude_none=True)

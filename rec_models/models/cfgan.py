@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec_models.adversarial import Activation, critic_loss, generator_loss, layers_of
+from rec_models.adversarial import Activation, critic_loss, generator_loss, layers_of, start_at_means
 from rec_models.blocks import dense_rows
 from rec_models.interactions import PairBatch, ResidentInteractions, UserBatch
 from rec_models.recommender import GradientRecommender, ParameterGroup, RecommenderConfig
@@ -25,7 +25,9 @@ class CFGANConfig(RecommenderConfig):
         ratings: rows hold ratings over the highest one; false is the published model on ones.
         hidden_dims, critic_hidden_dims, activation: of generator and discriminator.
         zero_share: share of a row's other items whose output is drawn to zero, anew in every step.
-        masked_share: share of a row's other items whose output the discriminator also sees.
+        masked_share: share of a row's other items whose output the discriminator also sees; None is 0.7, and 0 with
+            `ratings`: beside true rows of zeros there, what an item not rated is predicted would be held to 0.
+        output_start: with `ratings` the generator's rows begin near every item's mean rating, or anywhere.
         zero_weight: weight of the squared output at the first of these; None is 0.03, and 0 with `ratings`, where
             an item that was not rated is no 0.
         reconstruction_weight: weight of the squared error at taken items, in ratings; the published model has none.
@@ -43,7 +45,8 @@ class CFGANConfig(RecommenderConfig):
     critic_hidden_dims: tuple[int, ...] = Field(default=(125,), min_length=1)
     activation: Activation = "sigmoid"
     zero_share: float = Field(default=0.7, ge=0, le=1)
-    masked_share: float = Field(default=0.7, ge=0, le=1)
+    masked_share: float | None = Field(default=None, ge=0, le=1)
+    output_start: Literal["item_means", "random"] = "item_means"
     zero_weight: float | None = Field(default=None, ge=0)
     reconstruction_weight: float = Field(default=0.1, ge=0)
     generator_steps: int = Field(default=4, ge=1)
@@ -68,7 +71,7 @@ class CFGAN(GradientRecommender):
     Source: Chae et al. 2018, equations 8-10; the authors' code, of which no noise enters the generator.
     Deviations: rows of users where the code's best settings turn the matrix; the shares of items are drawn anew in
     every step, where the code draws them once an epoch; the generator's turn comes first. With `ratings` it is
-    what DGRM compares with: rows of ratings and a reconstruction term.
+    what DGRM compares with: rows of ratings and a reconstruction term, its output begun at the items' means.
     """
 
     def __init__(self, config: CFGANConfig, inputs: ModelInputs) -> None:
@@ -82,6 +85,8 @@ class CFGAN(GradientRecommender):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
+        if config.ratings and config.output_start == "item_means":
+            start_at_means(cast(nn.Linear, self.generator[-1]), inputs.train, self.top)
 
     def batches(
         self, history: ResidentInteractions, order: np.random.Generator, size: int
@@ -99,7 +104,8 @@ class CFGAN(GradientRecommender):
         rows = dense_rows(batch.with_values(batch.values / self.top))
         taken = dense_rows(batch.with_values(torch.ones_like(batch.values)))
         made = self.generator(rows)
-        shown = (taken + self._others(taken, config.masked_share, rng)) * made
+        masked_share = (0.0 if config.ratings else 0.7) if config.masked_share is None else config.masked_share
+        shown = (taken + self._others(taken, masked_share, rng)) * made
         verdict = self.critic(torch.cat([rows, shown], 1)).squeeze(1)
         if batch.turn == "critic":
             return {"critic": critic_loss(self.critic(torch.cat([rows, rows], 1)).squeeze(1), verdict, "kl")}

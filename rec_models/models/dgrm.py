@@ -16,6 +16,8 @@ from rec_models.adversarial import (
     Activation,
     AtStep,
     Game,
+    Judge,
+    OfEntries,
     between_samples,
     clip_weights,
     critic_loss,
@@ -23,13 +25,15 @@ from rec_models.adversarial import (
     generator_loss,
     gradient_penalty,
     slopes,
+    start_at_means,
 )
 from rec_models.blocks import dense_rows
-from rec_models.diffusion import Between, NoiseSchedule
+from rec_models.diffusion import NoiseSchedule
 from rec_models.errors import DivergedError
-from rec_models.interactions import InteractionMatrix, PairBatch, ResidentInteractions, UserBatch
+from rec_models.interactions import PairBatch, ResidentInteractions, UserBatch
 from rec_models.rating_condition import Condition
 from rec_models.recommender import GradientRecommender, ParameterGroup, RecommenderConfig
+from rec_models.row_pairs import RowPair, normal
 from rec_models.semantic import Language, ModelInputs, language_of
 
 # What the authors' code does where the paper is silent or says otherwise. Its six noise levels begin at 1e-5, which is
@@ -56,10 +60,6 @@ _OFFICIAL: dict[str, Any] = {
     "betas": (0.9, 0.999),
     "weight_decay": 1e-2,
 }
-# Ratings at the mean of all that an item's mean begins with.
-_DAMPING = 10.0
-# What the output's first weights are multiplied by where it begins at the means: 0 would let no gradient through.
-_HUSHED = 0.1
 # Users predicted for at once, and users' batches whose game a validation pass looks into.
 _USERS_AT_ONCE = 256
 _BATCHES_DIAGNOSED = 4
@@ -75,12 +75,17 @@ class DGRMConfig(RecommenderConfig):
         pair: `joint` noises both rows of a pair along one path; `same_noise` is the authors' code.
         noise_by_activity: the added variance of a user is that times (ratings / most ratings) to this power.
         train_step: the only step trained on, 1..steps; None draws every step.
+        hidden_share: share of a user's ratings, drawn anew in every step, that the generator must give without being
+            told. Without it a row at rated items can be what was told; with it predictions spread as ratings do sooner.
+        unrated_share: share of a row's other items, drawn anew, that stand for a rating of 0. The rows then say what is
+            taken and liked, which the full catalogue asks for, and are no ratings.
         noise_dim: width of the generator's own noise; None is one number an item.
         hidden_dims, critic_hidden_dims, activation, output, time_dim: of the two networks.
         output_start: the generator's rows begin near every item's mean rating, or anywhere.
         critic: `learned`, `frozen` as it began, or `off`: the reconstruction alone.
         game: `wasserstein`, or `kl` for DGRM-KL, an ordinary adversary.
         critic_condition: show the critic the noised row beside the one it judges.
+        critic_reads: whole `rows`, or `entries`: one small network for every rating, told the item.
         lipschitz, penalty_weight, clip: what bounds the critic's slope; `flat` is R1. DGRM-KL needs none.
         generator_steps, critic_steps, turns: how many steps of each a batch, or passes of each an epoch.
         reconstruction_weight, reconstruction: squared error of ratings, summed or averaged over what a user rated.
@@ -88,6 +93,8 @@ class DGRMConfig(RecommenderConfig):
         x0_per_step: whether each of them asks the generator anew, or the first one only.
         pred_mode: `x0` is the generator's last row, `posterior` what the steps end in, of which an unseen item keeps a
             fraction only, `posterior_rescaled` is divided by that fraction.
+        spread: what the distance of a prediction from the mean of all ratings is multiplied by: above 1 the order of
+            items stays, while the distribution, too narrow as means are, widens at the cost of larger errors.
         samples: predictions from different noise that are averaged; `sampling_noise` adds noise in every step.
         attention_dim: width of a condition made by attention over the user's items; 0 is none.
         language, language_dim: a condition made of profiles of users and items, and its width.
@@ -108,6 +115,8 @@ class DGRMConfig(RecommenderConfig):
     pair: Literal["joint", "same_noise"] = "joint"
     noise_by_activity: float = Field(default=0.0, ge=0)
     train_step: int | None = Field(default=None, ge=1)
+    hidden_share: float = Field(default=0.0, ge=0, lt=1)
+    unrated_share: float = Field(default=0.0, ge=0, le=1)
     noise_dim: int | None = Field(default=64, ge=1)
     hidden_dims: tuple[int, ...] = Field(default=(400, 400), min_length=1)
     critic_hidden_dims: tuple[int, ...] = Field(default=(256, 128), min_length=1)
@@ -118,6 +127,7 @@ class DGRMConfig(RecommenderConfig):
     critic: Literal["learned", "frozen", "off"] = "learned"
     game: Game = "wasserstein"
     critic_condition: bool = True
+    critic_reads: Literal["rows", "entries"] = "rows"
     lipschitz: Literal["gradient_penalty", "clipping", "flat", "none"] = "gradient_penalty"
     penalty_weight: float = Field(default=10.0, ge=0)
     clip: float = Field(default=0.01, gt=0)
@@ -129,6 +139,7 @@ class DGRMConfig(RecommenderConfig):
     prediction_steps: int = Field(default=1, ge=0)
     x0_per_step: Literal["once", "each"] = "each"
     pred_mode: Literal["x0", "posterior", "posterior_rescaled"] = "x0"
+    spread: float = Field(default=1.0, gt=0)
     samples: int = Field(default=8, ge=1)
     sampling_noise: bool = True
     attention_dim: int = Field(default=0, ge=0)
@@ -180,15 +191,15 @@ class DGRM(GradientRecommender):
     with `critic` learned it is what that code means to be.
     """
 
-    predicts_ratings = True
-
     def __init__(self, config: DGRMConfig, inputs: ModelInputs) -> None:
         super().__init__()
         self.config, n_items = config, inputs.n_items
+        self.predicts_ratings = not config.unrated_share
         values, lengths = inputs.known.values, inputs.known.lengths()
         highest = float(values.max()) if len(values) else 1.0
         self.top = highest if config.rating_scale == "unit" else 1.0
         self.highest = highest / self.top
+        self.middle = float(values.mean()) if len(values) else 0.0
         self.most = max(1, int(lengths.max(initial=0)))
         low = config.noise_min if config.steps > 1 else config.noise_max
         self.schedule = NoiseSchedule(config.steps, config.noise_scale, low, config.noise_max)
@@ -199,20 +210,16 @@ class DGRM(GradientRecommender):
         n_in = n_items + self.noise_dim + told
         self.generator = AtStep(n_in, config.time_dim, config.hidden_dims, n_items, config.activation)
         if config.output_start == "item_means":
-            self._start_at(inputs.train)
-        n_judged = n_items * (2 if config.critic_condition else 1) + told
-        critic = AtStep(n_judged, config.time_dim, config.critic_hidden_dims, 1, config.activation)
-        self.critic = None if config.critic == "off" else critic
+            highest = self.highest if config.output == "sigmoid" else None
+            start_at_means(cast(nn.Linear, self.generator.layers[-1]), inputs.train, self.top, sigmoid_of=highest)
+        self.critic = None if config.critic == "off" else self._new_critic(n_items)
 
-    @torch.no_grad()
-    def _start_at(self, train: InteractionMatrix) -> None:
-        """The output near the items' damped means, so that what is learnt is how a user differs from them."""
-        share = torch.from_numpy(train.damped_item_means(_DAMPING)) / self.top
-        if self.config.output == "sigmoid":
-            share = (share / self.highest).clamp(0.01, 0.99).logit()
-        last = cast(nn.Linear, self.generator.layers[-1])
-        last.bias.copy_(share)
-        last.weight.mul_(_HUSHED)
+    def _new_critic(self, n_items: int) -> AtStep | OfEntries:
+        config, told, rows = self.config, self.condition.width, 2 if self.config.critic_condition else 1
+        shape = (config.time_dim, config.critic_hidden_dims)
+        if config.critic_reads == "entries":
+            return OfEntries(n_items, rows, told, *shape, config.activation)
+        return AtStep(rows * n_items + told, *shape, 1, config.activation)
 
     def batches(
         self, history: ResidentInteractions, order: np.random.Generator, size: int
@@ -231,63 +238,60 @@ class DGRM(GradientRecommender):
 
     def loss(self, batch: UserBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
         """In a critic's turn its gap and penalty, else the error at rated items and the critic's verdict."""
-        told = self.condition(batch)
         if batch.turn == "critic":
-            return self._critic_terms(batch, told.detach(), rng)
-        start, rated = self._rows(batch)
-        made, pair = self._made(batch, start, told, rng)
-        errors = self.top**2 * ((made - start) * rated).square().sum(1)  # in ratings, whatever the rows are scaled to
+            return self._critic_terms(batch, rng)
+        made, told, pair = self._made(batch, rng)
+        # In ratings, whatever the rows are scaled to.
+        errors = self.top**2 * ((made - pair.start) * pair.held).square().sum(1)
         if self.config.reconstruction == "mean_rated":
             errors = errors / batch.lengths.clamp_min(1)
         terms = {"reconstruction": self.config.reconstruction_weight * errors.mean()}
         if self.critic is None:
             return terms
-        fake = self._before(made * rated, pair, rng)
-        return terms | {"adversarial": generator_loss(self._judged(fake, pair, told), self.config.game)}
+        verdict = self._judged(pair.before(made * pair.held, rng), pair, told)
+        return terms | {"adversarial": generator_loss(verdict, self.config.game)}
 
-    def _critic_terms(self, batch: UserBatch, told: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+    def _critic_terms(self, batch: UserBatch, rng: torch.Generator) -> dict[str, Tensor]:
         assert self.critic is not None
         config = self.config
         if config.lipschitz == "clipping":  # what the last step grew beyond the limit
             clip_weights(self.critic, config.clip)
-        real, fake, pair = self._compared(batch, told, rng)
-        gap = critic_loss(self._judged(real, pair, told), self._judged(fake, pair, told), config.game)
+        real, fake, judge = self._compared(batch, rng)
+        gap = critic_loss(judge(real), judge(fake), config.game)
         if config.game == "kl" and config.lipschitz == "gradient_penalty":  # an ordinary adversary has none
             return {"critic": gap}
         if config.lipschitz == "gradient_penalty":
-            penalty = gradient_penalty(lambda x: self._judged(x, pair, told), real, fake, rng)
+            penalty = gradient_penalty(judge, real, fake, rng)
         elif config.lipschitz == "flat":
-            penalty = flat_penalty(lambda x: self._judged(x, pair, told), real)
+            penalty = flat_penalty(judge, real)
         else:
             return {"critic": gap}
         return {"critic": gap, "penalty": config.penalty_weight * penalty}
 
     @torch.no_grad()
-    def _compared(self, batch: UserBatch, told: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, _Pair]:
-        """The true row of the step before, the one the generator leads to, and their pair."""
-        start, rated = self._rows(batch)
-        made, pair = self._made(batch, start, told, rng)
-        return pair.previous, self._before(made * rated, pair, rng), pair
+    def _compared(self, batch: UserBatch, rng: torch.Generator) -> tuple[Tensor, Tensor, Judge]:
+        """The true rows of the step before, those the generator leads to, and what the critic makes of such rows."""
+        made, told, pair = self._made(batch, rng)
+        return pair.previous, pair.before(made * pair.held, rng), lambda rows: self._judged(rows, pair, told)
 
-    def _rows(self, batch: UserBatch) -> tuple[Tensor, Tensor]:
-        """(batch, n_items) the scaled ratings, and ones where there are any."""
-        rows = dense_rows(batch.with_values(batch.values / self.top))
-        return rows, dense_rows(batch.with_values(torch.ones_like(batch.values)))
-
-    def _made(self, batch: UserBatch, start: Tensor, told: Tensor, rng: torch.Generator) -> tuple[Tensor, _Pair]:
-        """The generator's rows, not masked, from rows noised up to a drawn step."""
+    def _made(self, batch: UserBatch, rng: torch.Generator) -> tuple[Tensor, Tensor, RowPair]:
+        """The generator's rows, not masked, from rows noised up to a drawn step, what was told, and the true rows."""
         config, n = self.config, len(batch)
-        at = torch.randint(config.steps, (n,), generator=rng, device=start.device)
+        at = torch.randint(config.steps, (n,), generator=rng, device=batch.values.device)
         if config.train_step is not None:
             at = torch.full_like(at, config.train_step - 1)
-        between = self.schedule.between(at, self._shares(batch), start.dtype)
-        first = _normal(start.shape, rng, start)
-        if config.pair == "same_noise":
-            previous, current = between.same_noise(start, first)
-        else:
-            previous, current = between.pair(start, (first, _normal(start.shape, rng, start)))
-        made = self._generated(current, _normal((n, self.noise_dim), rng, start), at, told)
-        return made, _Pair(at, between, previous, current)
+        pair = RowPair(
+            batch,
+            self.top,
+            at,
+            self.schedule.between(at, self._shares(batch), batch.values.dtype),
+            rng,
+            same_noise=config.pair == "same_noise",
+            hidden_share=config.hidden_share,
+            unrated_share=config.unrated_share,
+        )
+        told = self.condition(pair.told)
+        return self._generated(pair.shown, normal((n, self.noise_dim), rng, pair.shown), at, told), told, pair
 
     def _shares(self, batch: UserBatch) -> Tensor:
         """(batch,) float64 of the schedule's variance that a user's row is given."""
@@ -298,14 +302,13 @@ class DGRM(GradientRecommender):
         rows = self.generator([current, noise, told], at)
         return torch.sigmoid(rows) * self.highest if self.config.output == "sigmoid" else rows
 
-    def _before(self, clean: Tensor, pair: _Pair, rng: torch.Generator) -> Tensor:
-        return pair.between.previous(clean, pair.current, _normal(clean.shape, rng, clean))
-
-    def _judged(self, rows: Tensor, pair: _Pair, told: Tensor) -> Tensor:
+    def _judged(self, rows: Tensor, pair: RowPair, told: Tensor) -> Tensor:
         """(batch,) the critic's values."""
         assert self.critic is not None
-        beside = [pair.current] if self.config.critic_condition else []
-        return self.critic([rows, *beside, told], pair.at).squeeze(1)
+        judged = [rows, pair.shown] if self.config.critic_condition else [rows]
+        if isinstance(self.critic, OfEntries):
+            return self.critic(judged, told, pair.at, pair.batch)
+        return self.critic([*judged, told], pair.at).squeeze(1)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The generator with its condition, and the critic, which learn in turns."""
@@ -328,10 +331,9 @@ class DGRM(GradientRecommender):
         found = []
         for batch in islice(batches, _BATCHES_DIAGNOSED):
             rng = torch.Generator(batch.values.device).manual_seed(0)
-            told = self.condition(batch)
-            real, fake, pair = self._compared(batch, told, rng)
-            gap = (self._judged(real, pair, told) - self._judged(fake, pair, told)).mean()
-            slope = slopes(lambda x, p=pair, c=told: self._judged(x, p, c), between_samples(real, fake, rng)).mean()
+            real, fake, judge = self._compared(batch, rng)
+            gap = (judge(real) - judge(fake)).mean()
+            slope = slopes(judge, between_samples(real, fake, rng)).mean()
             found.append((float(gap.detach()), float(slope.detach())))
         gap, slope = np.mean(found, axis=0).tolist()
         if not abs(gap) <= self.config.divergence_limit:
@@ -354,7 +356,7 @@ class DGRM(GradientRecommender):
                 self._predicted(start[some], told[some], shares[some], *pair) for pair in zip(noises, own, strict=True)
             ]
             out[some] = torch.stack(drawn).mean(0).to(out) * self.top
-        return out
+        return out if config.spread == 1 else self.middle + config.spread * (out - self.middle)
 
     def _predicted(self, start: Tensor, told: Tensor, shares: Tensor, noises: Tensor, own: Tensor) -> Tensor:
         """(batch, n_items) by one draw: noises (T' + 1, n_items) and own (T' + 1, noise_dim), shared by all rows."""
@@ -375,19 +377,3 @@ class DGRM(GradientRecommender):
         if config.pred_mode == "x0" or config.prediction_steps == 0:
             return clean
         return current if config.pred_mode == "posterior" else current / arrived
-
-
-class _Pair:
-    """The step of each row, what joins its two sides, and both of them.
-
-    Attributes:
-        at: (batch,) int64 step, counted from 0.
-        previous, current: (batch, n_items) the rows before and at the step.
-    """
-
-    def __init__(self, at: Tensor, between: Between, previous: Tensor, current: Tensor) -> None:
-        self.at, self.between, self.previous, self.current = at, between, previous, current
-
-
-def _normal(shape: tuple[int, ...], rng: torch.Generator, like: Tensor) -> Tensor:
-    return torch.randn(shape, generator=rng, device=like.device, dtype=like.dtype)

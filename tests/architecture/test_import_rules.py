@@ -56,6 +56,7 @@ LAYERS = {  # inside rec_models, low to high; a module may import from its own l
     "metrics": 1,
     "adversarial": 2,
     "rating_condition": 2,
+    "row_pairs": 2,
     "rated_lists": 1,
     "rating_report": 1,
     "comparison": 1,

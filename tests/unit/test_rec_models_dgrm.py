@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rec_models.adversarial import (
+    OfEntries,
     critic_loss,
     flat_penalty,
     generator_loss,
@@ -22,6 +23,7 @@ from rec_models.errors import DivergedError
 from rec_models.interactions import InteractionMatrix, ResidentInteractions
 from rec_models.models import DGRMConfig
 from rec_models.rating_condition import Attended, segment_softmax
+from rec_models.row_pairs import RowPair
 from rec_models.semantic import ModelInputs, SemanticMatrix, pooled_users
 
 N_USERS, N_ITEMS = 8, 11
@@ -192,15 +194,79 @@ def test_one_generator_step_raises_the_critics_mean_of_what_is_made():
 
 def test_unrated_items_do_not_move_the_reconstruction_and_look_alike_to_the_critic():
     model, batch = built(), everybody()
-    start, rated = model._rows(batch)
-    made, pair = model._made(batch, start, model.condition(batch), torch.Generator().manual_seed(0))
+    made, _, pair = model._made(batch, torch.Generator().manual_seed(0))
+    start, rated = pair.start, pair.held
     made.retain_grad()
     (((made - start) * rated).square().sum()).backward()
     assert made.grad is not None and not made.grad[rated == 0].any() and made.grad[rated == 1].any()
-    between = pair.between
-    truth = between.previous(start, pair.current, None)
-    fake = between.previous(made.detach() * rated, pair.current, None)
+    truth, fake = (pair.before(rows, torch.Generator().manual_seed(1)) for rows in (start, made.detach() * rated))
     assert torch.equal(truth[rated == 0], fake[rated == 0])
+
+
+def pair_of(model, batch, seed, **options):
+    at = torch.arange(len(batch)) % 5
+    between = model.schedule.between(at, ones(len(batch)), torch.float32)
+    return RowPair(batch, 5.0, at, between, torch.Generator().manual_seed(seed), **options)
+
+
+def test_a_hidden_rating_is_missing_from_what_is_told_and_from_nothing_else():
+    model, batch = built(noise_scale=1.0), everybody()
+    pair, plain = (pair_of(model, batch, 1, hidden_share=share) for share in (0.5, 0.0))
+    assert torch.equal(pair.start, plain.start) and torch.equal(pair.held, plain.held)
+    assert torch.equal(pair.previous, plain.previous)
+    told = torch.zeros_like(pair.start)
+    told[pair.told.rows, pair.told.items] = 1
+    hidden = (pair.held - told).bool()
+    assert 0 < hidden.sum() < pair.held.sum()
+    assert torch.equal(pair.shown[~hidden], plain.shown[~hidden])
+    kept = (1 - pair.between.now).sqrt().expand_as(pair.start)
+    torch.testing.assert_close((plain.shown - pair.shown)[hidden], (kept * pair.start)[hidden])
+    assert pair.told.lengths.tolist() == told.sum(1).tolist()
+    assert pair.told.offsets.tolist() == (told.sum(1).cumsum(0) - told.sum(1)).tolist()
+
+
+def test_where_nothing_was_told_the_step_before_has_its_marginal():
+    """Monte Carlo over one hidden rating of 4/5: the mean and variance of the forward process, guesses being true."""
+    print("seed 9")
+    one = InteractionMatrix.from_pairs([0], [0], [4], n_users=1, n_items=1)
+    batch = ResidentInteractions(one).batch(np.zeros(100_000, np.int64))
+    schedule = NoiseSchedule(5, 1.0, 0.05, 0.8)
+    at = torch.full((len(batch),), 3)
+    between = schedule.between(at, ones(len(batch)), torch.float32)
+    rng = torch.Generator().manual_seed(9)
+    pair = RowPair(batch, 5.0, at, between, rng, hidden_share=0.7)
+    found = pair.before(pair.start, rng)
+    variance = float(between.before[0])
+    for part in (pair.told.lengths == 0, pair.told.lengths == 1):
+        assert float(found[part].mean()) == pytest.approx((1 - variance) ** 0.5 * 0.8, abs=2e-2)
+        assert float(found[part].var()) == pytest.approx(variance, abs=2e-2)
+
+
+def test_a_critic_of_entries_reads_rated_places_alone_and_learns_a_lost_spread_quickly():
+    """Made rows at the middle of true ones: a gap opens within a few steps though no mean differs."""
+    torch.manual_seed(0)
+    batch = everybody()
+    critic = OfEntries(N_ITEMS, 1, 0, 4, (16,), "leaky_relu")
+    optimiser = torch.optim.Adam(critic.parameters(), lr=1e-2)
+    step, told = torch.zeros(N_USERS, dtype=torch.int64), torch.zeros(N_USERS, 0)
+    true = torch.where(torch.rand(N_USERS, N_ITEMS) < 0.5, 0.2, 1.0)
+    made = torch.full_like(true, 0.6)
+    elsewhere = true.clone()
+    elsewhere[torch.ones_like(true, dtype=torch.bool).index_put((batch.rows, batch.items), torch.tensor(False))] += 9
+    assert torch.equal(critic([true], told, step, batch), critic([elsewhere], told, step, batch))
+    for _ in range(60):
+        optimiser.zero_grad()
+        gap = critic_loss(*(critic([rows], told, step, batch) for rows in (true, made)), "wasserstein")
+        (gap + 10 * gradient_penalty(lambda x: critic([x], told, step, batch), true, made, None)).backward()
+        optimiser.step()
+    assert gap.item() < -0.1
+
+
+def test_where_unrated_items_stand_for_0_scores_are_no_ratings():
+    model = built(unrated_share=0.5)
+    assert not model.predicts_ratings and built().predicts_ratings
+    pair = pair_of(model, everybody(), 0, unrated_share=0.5)
+    assert pair.held.sum() > len(everybody().items) and not pair.start[pair.held == 0].any()
 
 
 def test_the_official_profile_is_another_model_whose_critic_rests():
@@ -228,6 +294,9 @@ def batches_of(model):
         {"lipschitz": "flat"},
         {"lipschitz": "none"},
         {"critic_condition": False},
+        {"critic_reads": "entries"},
+        {"critic_reads": "entries", "hidden_share": 0.5, "attention_dim": 4, "language": "profiles"},
+        {"hidden_share": 0.9, "unrated_share": 0.2},
         {"train_step": 5},
         {"pair": "same_noise", "output": "linear", "rating_scale": "raw"},
         {"attention_dim": 4, "language": "profiles", "noise_by_activity": 0.5},
@@ -278,6 +347,13 @@ def test_less_of_a_row_arrives_without_rescaling():
 
     share = scores("posterior") / scores("posterior_rescaled")
     assert torch.allclose(share, torch.full_like(share, 0.257), atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_wider_spread_keeps_the_order_and_the_middle():
+    plain, wide = (built(spread=spread).eval().scores(everybody()) for spread in (1.0, 1.5))
+    middle = float(rated_matrix().values.mean())
+    torch.testing.assert_close(wide - middle, 1.5 * (plain - middle))
 
 
 @torch.no_grad()

@@ -81,6 +81,24 @@ def test_a_prediction_below_the_middle_is_not_listed_unless_it_is_no_rating():
     assert measured(Fixed(low, predicts_ratings=False), train, test, "dgrm-paper").means()["recall@5"] > 0.7
 
 
+def test_validation_can_look_at_the_order_alone_while_the_test_keeps_what_is_predicted_low_out():
+    train, test, ratings = world()
+    low = Fixed(0.5 * ratings)  # the right order, and one rating in five passes
+    for protocol in ("dgrm-paper", "dgrm-code"):
+        found = {}
+        for part, cut in (("valid", None), ("valid", "test"), ("test", "test"), ("test", None)):
+            config = EvaluationConfig(protocol=protocol, ks=(5,), select_by="ndcg@5", cut_lists=cut)
+            means = evaluate(low, ResidentInteractions(train), test, config, part=part).means()
+            found[part, cut] = means["ndcg@5"]
+        assert found["valid", "test"] >= found["valid", None] == found["test", None] == found["test", "test"]
+        assert found["valid", "test"] > found["test", "test"] + 0.3 or protocol == "dgrm-code"
+    whole = measured(Fixed(ratings, predicts_ratings=False), train, test, "dgrm-paper")
+    config = EvaluationConfig(protocol="dgrm-paper", ks=(5,), select_by="ndcg@5", cut_lists="test")
+    assert evaluate(low, ResidentInteractions(train), test, config, part="valid").means()["ndcg@5"] == pytest.approx(
+        whole.means()["ndcg@5"]
+    )
+
+
 def test_one_order_for_both_lists_flatters_a_constant():
     """The trap of the published protocol: equal scores in the order of equal ratings."""
     train, test, _ = world()
