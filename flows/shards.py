@@ -54,6 +54,6 @@ def _runner(engine: EngineSettings) -> Any:
         raise MissingRunnerError(engine.runner) from error
     if engine.address:
         return RayTaskRunner(address=engine.address)
-    # of this machine alone: nothing outside reaches it
+    # its parts find each other over loopback, whatever networks there are; Ray listens on all of them all the same
     alone = {"num_cpus": engine.workers, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     return RayTaskRunner(init_kwargs=alone)
