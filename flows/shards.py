@@ -54,4 +54,6 @@ def _runner(engine: EngineSettings) -> Any:
         raise MissingRunnerError(engine.runner) from error
     if engine.address:
         return RayTaskRunner(address=engine.address)
-    return RayTaskRunner(init_kwargs={"num_cpus": engine.workers, "include_dashboard": False})
+    # its parts find each other over loopback, whatever networks there are; Ray listens on all of them all the same
+    alone = {"num_cpus": engine.workers, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    return RayTaskRunner(init_kwargs=alone)

@@ -36,8 +36,7 @@ def without(module: str) -> pytest.MarkDecorator:
 RUNNERS = [
     pytest.param("local"),
     pytest.param("dask", marks=without("prefect_dask")),
-    # starting Ray takes longer than all the rest
-    pytest.param("ray", marks=[without("prefect_ray"), pytest.mark.full]),
+    pytest.param("ray", marks=without("prefect_ray")),
 ]
 
 
@@ -49,6 +48,8 @@ def harness(tmp_path_factory):
         patch.setenv("PYTHONPATH", f"{here}:{here.parent}")
         patch.syspath_prepend(str(here))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", str(256 * 1024**2))
+        patch.setenv("RAY_worker_niceness", "0")  # 15 otherwise, which starves beside any other work
         patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
         patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         patch.setenv("DO_NOT_TRACK", "1")
