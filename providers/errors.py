@@ -361,6 +361,8 @@ class EncoderMemoryError(ProviderError, MemoryError):
     """One text alone is more than the device's memory takes."""
 
     exit_code = 4
+    # Dask makes an error again by the class's own `__new__`, and that of MemoryError refuses classes that are more.
+    __new__ = Exception.__new__
 
     def __init__(self, encoder: str, device: str, tokens: int) -> None:
         super().__init__(encoder, device, tokens)

@@ -285,7 +285,7 @@ class _Run:
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors |= {f"optimiser.{name}": tensor for name, tensor in optimiser_tensors(optimiser).items()}
         for place, state in (pair for own in chance for pair in own.items()):
-            tensors[generator_name(place)] = torch.tensor(state, dtype=torch.uint8)
+            tensors[generator_name(int(place))] = torch.tensor(state, dtype=torch.uint8)
         about = self._continues() | {"progress": vars(self.progress), "order": self.order.bit_generator.state}
         save_tensors(self.bundle.checkpoint / "state.safetensors", tensors, about)
 

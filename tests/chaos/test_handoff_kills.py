@@ -30,7 +30,7 @@ from pathlib import Path
 import rec_models.training as training
 from rec_models.__main__ import main
 whole, epoch = training.train, training._Run._epoch
-training.train = lambda bundle, emit, *, device: whole(bundle, emit, device=device, saves_every_s=0)
+training.train = lambda bundle, emit, **how: whole(bundle, emit, saves_every_s=0, **how)
 def slow(self, *args):
     time.sleep(0.1)
     return epoch(self, *args)

@@ -163,6 +163,7 @@ def test_every_error_survives_pickling_and_speaks_a_sentence():
         again = pickle.loads(pickle.dumps(error))  # noqa: S301
         assert str(again) == str(error) and len(str(error)) > 30
         assert vars(again) == vars(error)
+        assert isinstance(error_class.__new__(error_class), error_class), "so Dask makes an error again"
         assert error.exit_code in {1, 2, 4, 6}
 
 
