@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.embedding_sets import PROFILE, PROFILES
+from flows.errors import CheckpointError
 from flows.model_choices import ModelChoice, clusters_of, earlier_choice
 from flows.progress import duration
 from flows.settings import PlainMapping, ProfileSettings, Settings, WordSettings, digest
@@ -213,10 +214,12 @@ def train_model(
         _check_language(workspace, snapshot, profiles)
     partial = warehouse.inside("models", f"{model.model_id}.partial")
     _prepare_bundle(workspace, snapshot, model, partial)
-    arguments = ["train", str(partial), *place_of_work(workspace), *together(workspace)]
-    trainer = workspace.trainer or run_rec_models
-    trainer(model.title(), arguments, partial / "train.log", _follow(workspace, model, tells_test))
-    metrics = verified_metrics(partial, model.model_id)
+    metrics = _finished(partial, model.model_id)
+    if metrics is None:
+        arguments = ["train", str(partial), *place_of_work(workspace), *together(workspace)]
+        trainer = workspace.trainer or run_rec_models
+        trainer(model.title(), arguments, partial / "train.log", _follow(workspace, model, tells_test))
+        metrics = verified_metrics(partial, model.model_id)
     _describe(partial, snapshot, model, metrics)
     if final.exists():
         shutil.rmtree(final)
@@ -224,6 +227,16 @@ def train_model(
     workspace.tally.trained += 1
     workspace.tally.training_seconds += time.monotonic() - started
     return model.model_id
+
+
+def _finished(partial: Path, model_id: str) -> dict[str, Any] | None:
+    """Metrics of a training that came to its end in a run that was cut off before the model had its place."""
+    if not (partial / "checkpoint" / "sha256.json").is_file():
+        return None
+    try:
+        return verified_metrics(partial, model_id)
+    except CheckpointError:
+        return None
 
 
 def is_trained(warehouse: Warehouse, model_id: str) -> bool:

@@ -17,6 +17,7 @@ from flows import cli
 from flows.errors import CoverageError, LeakedEvidenceError, StaleEvidenceError
 from flows.settings import Settings
 from flows.settings_layers import load_settings
+from flows.steps import train
 from flows.steps.guard import refuse_leaks, refuse_thin_vectors
 from warehouse import Warehouse, arrow_table
 
@@ -131,6 +132,27 @@ def test_status_sql_and_similar_read_what_is_published(finished, capsys):
 def test_bytes_are_verified_in_full(finished, capsys):
     code, document, _ = command(capsys, "verify", "--full", "--config", str(finished))
     assert code == 0 and document["ok"] and len(document["checks"]) > 5
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_training_that_ended_before_its_run_was_cut_off_is_used_unless_a_byte_changed(
+    folder, small_parts, monkeypatch, damaged
+):
+    def cut_off(*arguments):
+        raise KeyboardInterrupt
+
+    trained = []
+    here = train.run_rec_models
+    monkeypatch.setattr(train, "run_rec_models", lambda label, *rest: [trained.append(label), here(label, *rest)])
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_describe", cut_off)
+        assert cli.run(["run", "--until", "train"]) == 130
+    assert len(trained) == 1
+    if damaged:
+        (weights,) = (folder / "w").glob("models/*.partial/checkpoint/model.safetensors")
+        weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    assert cli.run(["run", "--until", "train"]) == 0
+    assert len(trained) == 2 + damaged and len(registry(folder)) == 2
 
 
 def test_a_changed_checkpoint_is_exit_code_6(folder, small_parts, capsys):
