@@ -145,6 +145,15 @@ def race(given: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
+def show(report: dict[str, Any], as_json: bool) -> None:
+    """Prints a report, one line a side."""
+    if as_json:
+        print(json.dumps(report))
+        return
+    for side, row in report.items():
+        print(f"{side:12}", row if not isinstance(row, dict) else "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -160,12 +169,7 @@ def main() -> None:
     given = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(given.threads)
-    report = race(given)
-    if given.json:
-        print(json.dumps(report))
-        return
-    for side, row in report.items():
-        print(f"{side:12}", row if not isinstance(row, dict) else "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
+    show(race(given), given.json)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.ranking import PEERS, Products, World
+from benchmarks.ranking import PEERS, Products, World, show
 from rec_models.blocks import products_with_all
 from rec_models.evaluation import recommend
 from rec_models.interactions import ResidentInteractions
@@ -112,12 +112,7 @@ def main() -> None:
     if given.side:
         print(json.dumps(one_side(given)))
         return
-    report = race(given)
-    if given.json:
-        print(json.dumps(report))
-        return
-    for side, row in report.items():
-        print(f"{side:12}", row if not isinstance(row, dict) else "  ".join(f"{k} {v:.4g}" for k, v in row.items()))
+    show(race(given), given.json)
 
 
 if __name__ == "__main__":
