@@ -21,6 +21,7 @@ import string
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,7 @@ def processor() -> str:
 
 
 def run(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows of one race; a single one that says why where it was not run."""
-    race = RACES[name]
+    """The rows of one race; of a command of its that was not run a single one that says why."""
     paths = {
         "amazon_book": given.data and given.data / "amazon_book" / "interactions.parquet",
         "split": given.split,
@@ -52,25 +52,29 @@ def run(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
         "rounds": given.rounds,
         "threads": given.threads,
     }
-    asked = [field for _, field, _, _ in string.Formatter().parse(race.command) if field]
-    about = {"race": name, "command": f"python -m benchmarks.{race.command}"}
+    race = RACES[name]
+    return [row for command in race.commands for row in _rows(name, command, race.rows, paths)]
+
+
+def _rows(name: str, command: str, rows: Callable[[Sequence[Any]], Iterator[Row]], paths: Mapping) -> list[dict]:
+    asked = [field for _, field, _, _ in string.Formatter().parse(command) if field]
+    about: dict[str, Any] = {"race": name, "command": f"python -m benchmarks.{command}"}
     if lacking := [field for field in asked if paths[field] is None]:
         return [about | {"not_run": f"needs {', '.join(lacking)}"}]
     began = time.perf_counter()
-    command = [part.format(**paths) for part in race.command.split()]
-    command[0] = f"benchmarks.{command[0]}"
-    ended = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
+    module, *arguments = (part.format(**paths) for part in command.split())
+    ended = subprocess.run([sys.executable, "-m", f"benchmarks.{module}", *arguments], capture_output=True, text=True)
     if ended.returncode:
         lines = ended.stderr.strip().splitlines()
         return [about | {"not_run": f"exit {ended.returncode}: {lines[-1] if lines else 'no word'}"}]
     about |= {
         "hardware": processor(),
-        "threads": given.threads,
+        "threads": paths["threads"],
         "versions": {package: version(package) for package in _VERSIONS},
         "date": time.strftime("%Y-%m-%d"),
         "took_s": round(time.perf_counter() - began, 1),
     }
-    return [about | row._asdict() for row in race.rows(documents(ended.stdout))]
+    return [about | row._asdict() for row in rows(documents(ended.stdout))]
 
 
 def documents(printed: str) -> list[Any]:
@@ -82,11 +86,12 @@ def documents(printed: str) -> list[Any]:
 
 
 def kept(path: Path, rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """All rows of the file with those of one race replaced; a race that was not run replaces none."""
+    """All rows of the file with those of one race replaced; a command that was not run replaces none of its rows."""
     before = json.loads(path.read_text()) if path.exists() else []
-    if "not_run" in rows[0] and any(row["race"] == name for row in before):
-        return before
-    found = [row for row in before if row["race"] != name] + rows
+    stood = {row["command"] for row in before if "not_run" not in row}
+    new = [row for row in rows if "not_run" not in row or row["command"] not in stood]
+    left = {row["command"] for row in rows} - {row["command"] for row in new}
+    found = [row for row in before if row["race"] != name or row["command"] in left] + new
     found.sort(key=lambda row: list(RACES).index(row["race"]))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")

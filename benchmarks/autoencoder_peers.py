@@ -1,7 +1,8 @@
 """RecVAE, Mult-VAE and EASE beside RecBole's on one split, all scored by our evaluation.
 
     python -m benchmarks.autoencoder_peers {rec_vae,mult_vae,ease} INTERACTIONS.parquet --peer-python PYTHON [--seeds 3]
-        [--ours kl_weight_per_item=0.06] [--theirs gamma=0.06] [--patience 20] [--batch-size 128] [--threads 1] [--json]
+        [--ours kl_weight_per_item=0.06] [--theirs gamma=0.06] [--patience 20] [--batch-size 128] [--threads 1]
+        [--epochs 1000] [--precision float32] [--json]
 
 The table needs user_id, item_id and split; `semalign sql 'SELECT user_id, item_id, part AS split FROM splits' -o
 FILE.parquet` writes the split of a warehouse. PYTHON is the interpreter of an environment that holds RecBole
@@ -15,13 +16,12 @@ from __future__ import annotations
 import argparse
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.dmrec_epoch import read_parts
-from benchmarks.peer_training import options, ours, race, scores_in, theirs
+from benchmarks.peer_training import arguments, options, ours, race, scores_in, theirs
 from rec_models.memory import keep_freed_memory
 
 # What EASE, which has no chance in it, may differ by.
@@ -50,15 +50,9 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=sorted(OURS))
-    parser.add_argument("interactions", type=Path)
-    parser.add_argument("--peer-python", required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--ours", default="")
-    parser.add_argument("--theirs", default="")
+    arguments(parser)
     parser.add_argument("--patience", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(given.threads)
@@ -70,7 +64,7 @@ def main() -> int:
     apart = 0.0
     for seed in range(1 if given.model == "ease" else given.seeds):
         sides = {
-            "ours": partial(ours, parts, model=model, training=training, seed=seed),
+            "ours": partial(ours, parts, given=given, model=model, training=training, seed=seed),
             "theirs": partial(theirs, parts, given=given, settings=peer, seed=seed, model_of=scores_in),
         }
         mine, other = race(given.model, seed, sides, given.json)

@@ -1,7 +1,8 @@
 """LightGCN beside RecBole's on one split: both trained to their best validation epoch, both scored by our evaluation.
 
     python -m benchmarks.lightgcn_peer INTERACTIONS.parquet --peer-python PYTHON [--seeds 3] [--dim 64] [--layers 3]
-        [--batch-pairs 2048] [--ours l2_weight=1e-6,layer_agg=sum] [--theirs reg_weight=1e-4] [--threads 1] [--json]
+        [--batch-pairs 2048] [--ours l2_weight=1e-6,layer_agg=sum] [--theirs reg_weight=1e-4] [--threads 1]
+        [--epochs 1000] [--precision float32] [--json]
 
 The table needs user_id, item_id (indices from 0) and split. PYTHON is the interpreter of an environment that holds
 RecBole (`benchmarks/peers/recbole_model.py` names versions that work together). Width, layers, pairs a step,
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.dmrec_epoch import read_parts
-from benchmarks.peer_training import options, ours, race, theirs
+from benchmarks.peer_training import arguments, options, ours, race, theirs
 from rec_models.blocks import products_with_all
 from rec_models.interactions import UserBatch
 from rec_models.memory import keep_freed_memory
@@ -50,16 +51,11 @@ def vectors_in(folder: Path) -> Recommender:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("interactions", type=Path)
-    parser.add_argument("--peer-python", required=True)
-    parser.add_argument("--seeds", type=int, default=3)
+    arguments(parser)
+    parser.set_defaults(ours="l2_weight=1e-6", theirs="reg_weight=1e-4")
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--batch-pairs", type=int, default=2048)
-    parser.add_argument("--ours", default="l2_weight=1e-6")
-    parser.add_argument("--theirs", default="reg_weight=1e-4")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(given.threads)
@@ -84,7 +80,7 @@ def main() -> None:
     }
     for seed in range(given.seeds):
         sides = {
-            "ours": partial(ours, parts, model=model, training=training, seed=seed),
+            "ours": partial(ours, parts, given=given, model=model, training=training, seed=seed),
             "theirs": partial(theirs, parts, given=given, settings=peer, seed=seed, model_of=vectors_in),
         }
         list(race("lightgcn", seed, sides, given.json))

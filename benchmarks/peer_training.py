@@ -40,7 +40,29 @@ class Given(Recommender):
         return self.given[batch.users]
 
 
-def ours(parts: Parts, folder: Path, model: Mapping[str, Any], training: Mapping[str, Any], seed: int) -> dict:
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that every race against RecBole has."""
+    parser.add_argument("interactions", type=Path)
+    parser.add_argument("--peer-python", required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="at most; both sides stop early")
+    parser.add_argument(
+        "--precision", choices=["auto", "float32", "bfloat16"], default="float32", help="of our products"
+    )
+    parser.add_argument("--ours", default="")
+    parser.add_argument("--theirs", default="")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+
+
+def ours(
+    parts: Parts,
+    folder: Path,
+    given: argparse.Namespace,
+    model: Mapping[str, Any],
+    training: Mapping[str, Any],
+    seed: int,
+) -> dict:
     """Test metrics of our model at its best validation epoch, epochs, seconds of one and of all without validation."""
     ids = [[str(index) for index in range(n)] for n in parts["train"].shape]
     bundle = write_bundle(
@@ -50,14 +72,14 @@ def ours(parts: Parts, folder: Path, model: Mapping[str, Any], training: Mapping
         user_ids=ids[0],
         item_ids=ids[1],
         model=parse_config(model).key(),
-        training={"epochs": EPOCHS, "learning_rate": LEARNING_RATE, **training},
+        training={"epochs": given.epochs, "precision": given.precision, "learning_rate": LEARNING_RATE, **training},
         evaluation=MEASURED.model_dump(mode="json"),
         seed=seed,
         about={},
     )
     found = train(bundle, lambda event: None)
     seconds = {"epoch_s": found["seconds_per_epoch"], "fit_s": found["seconds"]}
-    return _shown(found["test"]) | {"epochs": found["epochs"]} | seconds
+    return _shown(found["test"]) | {"epochs": found["epochs"], "size": parts["train"].shape} | seconds
 
 
 def theirs(
@@ -81,7 +103,7 @@ def theirs(
         "eval_args": {"group_by": "user", "order": "RO", "mode": "full"},
         "eval_batch_size": 1024 * n_items,
         "learning_rate": LEARNING_RATE,
-        "epochs": EPOCHS,
+        "epochs": given.epochs,
         "metrics": ["Recall"],
         "topk": [20],
         "valid_metric": "Recall@20",
@@ -98,7 +120,7 @@ def theirs(
     found = evaluate(model_of(folder), history, parts["test"], MEASURED, part="test").means()
     result = json.loads((folder / "result.json").read_text())
     seconds = {"epoch_s": result["train_s"] / result["epochs"], "fit_s": result["train_s"] + result["built_s"]}
-    return _shown(found) | {"epochs": result["epochs"]} | seconds
+    return _shown(found) | {"epochs": result["epochs"], "size": (n_users, n_items)} | seconds
 
 
 def scores_in(folder: Path) -> Recommender:

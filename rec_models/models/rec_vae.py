@@ -27,6 +27,8 @@ from rec_models.recommender import (
 )
 from rec_models.semantic import ModelInputs
 
+KEPT_BYTES = 2**30  # of priors, while the encoder learns
+
 
 class RecVAEConfig(RecommenderConfig):
     """Settings of RecVAE; the authors use batches of 500 users (`training.batch_size`).
@@ -139,6 +141,7 @@ class RecVAE(VariationalRecommender):
         self.decoder = nn.Linear(config.latent_dim, n_items)
         # Buffers: they are saved and move with the model, and no optimiser ever sees them.
         self._before = {name: f"before_{name.replace('.', '_')}" for name, _ in self.encoder.named_parameters()}
+        self._priors: Tensor | None = None
         if config.prior == "composite":
             for name, weight in self.encoder.named_parameters():
                 self.register_buffer(self._before[name], weight.detach().clone())
@@ -152,11 +155,18 @@ class RecVAE(VariationalRecommender):
     def batches(
         self, history: ResidentInteractions, order: np.random.Generator, size: int
     ) -> Iterator[UserBatch | PairBatch]:
-        """The passes of an epoch: of the encoder, which is then remembered, and of the decoder."""
+        """The passes of an epoch: of the encoder, which is then remembered, and of the decoder.
+
+        The encoder's passes share one prior for each user, made before them: (n_users, 2 * latent) float32, a third of
+        the work of making it in each. Where that would be larger than `KEPT_BYTES` it is made batch by batch.
+        """
         apart = self.config.decoder_passes > 0
+        if self.config.prior == "composite" and 8 * history.n_users * self.latent_dim <= KEPT_BYTES:
+            self._priors = self._priors_of_all(history, size)
         for _ in range(self.config.encoder_passes):
             for batch in super().batches(history, order, size):
                 yield replace(cast(UserBatch, batch), turn="encoder" if apart else "all")
+        self._priors = None
         self.remember()
         for _ in range(self.config.decoder_passes):
             for batch in super().batches(history, order, size):
@@ -172,10 +182,21 @@ class RecVAE(VariationalRecommender):
     @torch.no_grad()
     def before(self, batch: UserBatch) -> DiagonalGaussian:
         """The posterior of each user's whole row by the encoder as it was remembered."""
+        moments = self._moments_before(batch) if self._priors is None else self._priors[batch.users]
+        return DiagonalGaussian.from_halves(moments, self.clamp_log_variance)
+
+    def _moments_before(self, batch: UserBatch) -> Tensor:
         weights = {name: self.get_buffer(kept) for name, kept in self._before.items()}
         rows = batch.with_values(l2_normalised(batch))
-        moments = torch.func.functional_call(self.encoder, weights, (rows,))
-        return DiagonalGaussian.from_halves(moments, self.clamp_log_variance)
+        return torch.func.functional_call(self.encoder, weights, (rows,))
+
+    @torch.no_grad()
+    def _priors_of_all(self, history: ResidentInteractions, size: int) -> Tensor:
+        made = torch.zeros((history.n_users, 2 * self.latent_dim), device=history.device)
+        for start in range(0, len(history.active), size):
+            batch = history.batch(history.active[start : start + size])
+            made[batch.users] = self._moments_before(batch).to(made.dtype)
+        return made
 
     def likelihood(self, z: Tensor, batch: UserBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
         """Mean negative log-likelihood of the true rows."""

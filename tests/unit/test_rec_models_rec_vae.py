@@ -90,6 +90,24 @@ def test_an_epoch_is_three_passes_of_the_encoder_then_one_of_the_decoder(world):
     assert [batch.turn for batch in together] == ["all"] * 4
 
 
+@pytest.mark.parametrize("kept", [0, 2**30])
+def test_the_priors_of_an_epoch_are_those_of_the_encoder_before_it(world, kept, monkeypatch):
+    monkeypatch.setattr("rec_models.models.rec_vae.KEPT_BYTES", kept)
+    model, history, calls = built(world), ResidentInteractions(world.train), []
+    forward = model.encoder.forward
+    monkeypatch.setattr(model.encoder, "forward", lambda rows: calls.append(len(rows)) or forward(rows))
+    remembered = model.before(everybody(world))
+    with torch.no_grad():
+        model.encoder.moments.weight.mul_(2)  # what is learned in the epoch does not move its prior
+    calls.clear()
+    for batch in model.batches(history, np.random.default_rng(0), 8):
+        if batch.turn == "encoder":
+            torch.testing.assert_close(model.before(batch).mean, remembered.mean[batch.users])
+            torch.testing.assert_close(model.before(batch).log_variance, remembered.log_variance[batch.users])
+    assert sum(calls) == len(history.active) * (1 if kept else 6)  # it was asked for six times
+    torch.testing.assert_close(model.before(everybody(world)).mean, model.encode(everybody(world), None).posterior.mean)
+
+
 def test_each_pass_moves_its_own_side_alone_and_the_memory_follows_after_the_encoder(world):
     model, rng = built(world), torch.Generator().manual_seed(0)
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2, fused=True)
