@@ -12,10 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +21,7 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks import dense_bandvae
+from benchmarks.sides import apart, compared, peak_memory
 from rec_models.interactions import InteractionMatrix, ResidentInteractions
 from rec_models.memory import keep_freed_memory
 from rec_models.models import BANDVAEConfig
@@ -113,26 +110,20 @@ def one_side(side: str, given: argparse.Namespace) -> dict[str, float]:
         assert np.isfinite(loss.item())
         optimiser.step()
     seconds = {"epoch": time.perf_counter() - began, "processor": time.process_time() - spent}
-    return seconds | {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    return seconds | {"peak_memory_bytes": peak_memory()}
 
 
 def race(given: argparse.Namespace) -> dict[str, Any]:
     """Medians of both sides and the ratio round by round, each side in a process of its own, in turn."""
     rounds = [{side: _process(side, given) for side in SIDES} for _ in range(given.rounds)]
-    found: dict[str, Any] = {"threads": torch.get_num_threads(), "factors": given.factors, "items": given.items}
-    found["peak_memory_bytes"] = {side: max(row[side]["peak_memory_bytes"] for row in rounds) for side in SIDES}
-    for name in ("epoch", "processor"):
-        ratios = [row["dense"][name] / row["ours"][name] for row in rounds]
-        found[name] = {f"{side}_s": statistics.median(row[side][name] for row in rounds) for side in SIDES}
-        found[name] |= {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
-    return found
+    found = {"threads": torch.get_num_threads(), "factors": given.factors, "items": given.items}
+    return found | compared(rounds, ("epoch", "processor"), "dense")
 
 
 def _process(side: str, given: argparse.Namespace) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.bandvae_epoch", str(given.interactions), "--side", side]
-    for name in ("words", "words_an_item", "factors", "items"):
-        command += [f"--{name.replace('_', '-')}", str(getattr(given, name))]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    names = ("words", "words_an_item", "factors", "items")
+    options = {name: getattr(given, name) for name in names}
+    return apart("bandvae_epoch", given.interactions, side=side, **options)
 
 
 def main() -> None:

@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import time
 from typing import Any, cast
 
@@ -22,6 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from benchmarks.sides import apart, peak_memory
 from rec_models.evaluation import EvaluationConfig, evaluate
 from rec_models.interactions import InteractionMatrix, ResidentInteractions, UserBatch
 from rec_models.memory import keep_freed_memory
@@ -57,7 +55,7 @@ def measured(matrix: InteractionMatrix, given: argparse.Namespace) -> dict[str, 
     history, order = ResidentInteractions(matrix), np.random.default_rng(0)
     groups = [{"params": group.parameters, "lr": 3e-4} for group in model.parameter_groups()]
     optimiser, rng = torch.optim.Adam(groups, fused=True), torch.Generator().manual_seed(0)
-    before, began, steps = _peak(), 0.0, 0
+    before, began, steps = peak_memory(), 0.0, 0
     for batch in model.batches(history, order, given.batch_size):
         loss = torch.stack(list(model.loss(cast(UserBatch, batch), rng, steps).values())).sum()
         optimiser.zero_grad(set_to_none=True)
@@ -67,11 +65,13 @@ def measured(matrix: InteractionMatrix, given: argparse.Namespace) -> dict[str, 
         if steps == config.generator_steps + config.critic_steps:
             began = time.process_time()
     epoch = time.process_time() - began
-    trained = _peak()
+    trained = peak_memory()
     began = time.process_time()
     settings = EvaluationConfig(protocol="dgrm-paper", ks=(5,), select_by="ndcg@5")
-    evaluate(model, history, matrix, settings, part="train", exclude=history)
     n_users, n_items = matrix.shape
+    none = np.zeros(0, np.int64)
+    nothing = InteractionMatrix.from_pairs(none, none, None, n_users=n_users, n_items=n_items)
+    evaluate(model, history, matrix, settings, part="train", exclude=ResidentInteractions(nothing))
     return {
         "users": n_users,
         "items": n_items,
@@ -81,19 +81,14 @@ def measured(matrix: InteractionMatrix, given: argparse.Namespace) -> dict[str, 
         "predictions_cpu_s": time.process_time() - began,
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "epoch_added_bytes": trained - before,
-        "predictions_added_bytes": _peak() - trained,
+        "predictions_added_bytes": peak_memory() - trained,
         "users_items_steps_bytes": 4 * n_users * n_items * config.steps,
     }
 
 
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def _process(given: argparse.Namespace, *what: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.dgrm_epoch", *what, "--model", given.model, "--one"]
-    command += ["--batch-size", str(given.batch_size), "--threads", str(given.threads)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    options = {name: getattr(given, name) for name in ("model", "batch_size", "threads")}
+    return apart("dgrm_epoch", *what, one=True, **options)
 
 
 def main() -> None:

@@ -12,10 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +23,7 @@ import scipy.sparse
 import torch
 
 from benchmarks.dense_reference import DenseDMRec, epoch, validate
+from benchmarks.sides import apart, compared, peak_memory
 from rec_models.evaluation import EvaluationConfig, evaluate
 from rec_models.interactions import InteractionMatrix, ResidentInteractions
 from rec_models.memory import keep_freed_memory
@@ -127,30 +124,20 @@ def one_side(side: str, given: argparse.Namespace) -> dict[str, float]:
     runner = SIDES[side](parts, items, users, given)
     runner.epoch()
     seconds = {name: _timed(getattr(runner, name)) for name in ("epoch", "validate")}
-    return seconds | {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    return seconds | {"peak_memory_bytes": peak_memory()}
 
 
 def race(given: argparse.Namespace) -> dict[str, Any]:
     """Medians of both sides and the ratio round by round, each side in a process of its own, in turn."""
     rounds = [{side: _process(side, given) for side in SIDES} for _ in range(given.rounds)]
-    found: dict[str, Any] = {
-        "threads": torch.get_num_threads(),
-        "precision": given.precision,
-        "dim": given.dim,
-        "batch_size": given.batch_size,
-        "peak_memory_bytes": {side: max(row[side]["peak_memory_bytes"] for row in rounds) for side in SIDES},
-    }
-    for name in ("epoch", "validate"):
-        ratios = [row["reference"][name] / row["ours"][name] for row in rounds]
-        found[name] = {f"{side}_s": statistics.median(row[side][name] for row in rounds) for side in SIDES}
-        found[name] |= {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
-    return found
+    found = {"threads": torch.get_num_threads()}
+    found |= {name: getattr(given, name) for name in ("precision", "dim", "batch_size")}
+    return found | compared(rounds, ("epoch", "validate"), "reference")
 
 
 def _process(side: str, given: argparse.Namespace) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.dmrec_epoch", str(given.interactions), "--side", side]
-    command += ["--dim", str(given.dim), "--batch-size", str(given.batch_size), "--precision", given.precision]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    options = {name: getattr(given, name) for name in ("dim", "batch_size", "precision")}
+    return apart("dmrec_epoch", given.interactions, side=side, **options)
 
 
 def _timed(act: Callable[[], object]) -> float:

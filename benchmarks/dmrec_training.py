@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,6 +23,7 @@ import torch
 
 from benchmarks.dense_reference import validate
 from benchmarks.dmrec_epoch import Reference, read_parts, unit_vectors
+from benchmarks.sides import apart
 from rec_models import SemanticSource, parse_config, write_bundle
 from rec_models.memory import keep_freed_memory
 from rec_models.training import train
@@ -123,11 +122,9 @@ def _seconds(act: Any) -> float:
 
 
 def _process(side: str, given: argparse.Namespace) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.dmrec_training", str(given.interactions), "--side", side]
-    for name in ("dim", "epochs", "patience", "measured", "precision", "threads"):
-        command += [f"--{name}", str(getattr(given, name))]
-    command += ["--whole"] if given.whole else []
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    names = ("dim", "epochs", "patience", "measured", "precision", "threads", "whole")
+    options = {name: getattr(given, name) for name in names}
+    return apart("dmrec_training", given.interactions, side=side, **options)
 
 
 def main() -> None:

@@ -13,8 +13,6 @@ import argparse
 import json
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +22,7 @@ import numpy as np
 import pyarrow.compute  # noqa: F401  # loaded before any clock runs, as in a process that has read its tables
 import pyarrow.parquet as pq
 
+from benchmarks.sides import apart
 from warehouse import MatrixSpec, Warehouse, arrow_table
 from warehouse.matrices import MatrixStore  # noqa: F401
 
@@ -112,7 +111,7 @@ def race(given: argparse.Namespace) -> dict[str, Any]:
         for _ in range(given.rounds):
             shutil.rmtree(Path(root) / "matrices", ignore_errors=True)
             for side in SIDES:
-                seen[side].append(json.loads(_process(side, given, root)))
+                seen[side].append(_process(side, given, root))
     middle = {
         side: {name: round(statistics.median(one[name] for one in many), 4) for name in many[0]}
         for side, many in seen.items()
@@ -128,10 +127,8 @@ def race(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _process(side: str, given: argparse.Namespace, root: str) -> str:
-    command = [sys.executable, "-m", "benchmarks.matrix_open", "--side", side, "--root", root]
-    command += ["--rows", str(given.rows), "--width", str(given.width), "--changed", str(given.changed)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def _process(side: str, given: argparse.Namespace, root: str) -> Any:
+    return apart("matrix_open", side=side, root=root, rows=given.rows, width=given.width, changed=given.changed)
 
 
 def main() -> None:

@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sqlite3
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -27,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.loopback_chat import chat_reply
+from benchmarks.sides import apart, peak_memory, ratios
 from flows.build_profiles import build_profiles
 from flows.progress import SilentProgress
 from flows.settings_layers import load_settings
@@ -104,7 +102,7 @@ def measure(n_items: int, n_prefilled: int) -> dict[str, float]:
         "entities": len(told),
         "entities_per_s": len(told) / seconds,
         "entities_per_cpu_s": len(told) / busy,
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_memory_bytes": peak_memory(),
     }
 
 
@@ -116,14 +114,13 @@ def race(given: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for place, (n_items, n_prefilled) in enumerate(sizes):
         found = [one[place] for one in rounds]
-        cost = [one[place]["entities_per_s"] for one in rounds]
-        slower = [one[0]["entities_per_s"] / one[place]["entities_per_s"] for one in rounds]
+        rates = [one["entities_per_s"] for one in found]
         rows.append(
             {
                 "items": n_items,
                 "prefilled": n_prefilled,
-                "entities_per_s": statistics.median(cost),
-                "time_of_an_entity": {"ratio": statistics.median(slower), "low": min(slower), "high": max(slower)},
+                "entities_per_s": statistics.median(rates),
+                "time_of_an_entity": ratios([one[0]["entities_per_s"] for one in rounds], rates),
                 "peak_memory_bytes": max(one["peak_memory_bytes"] for one in found),
             }
         )
@@ -131,8 +128,7 @@ def race(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _process(n_items: int, n_prefilled: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.pipeline", "--entities", str(n_items), "--prefilled", str(n_prefilled)]
-    return json.loads(subprocess.run([*command, "--one"], check=True, capture_output=True, text=True).stdout)
+    return apart("pipeline", entities=n_items, prefilled=n_prefilled, one=True)
 
 
 def main() -> None:

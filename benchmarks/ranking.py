@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.sides import ratios
 from rec_models import InteractionMatrix
 from rec_models.blocks import products_with_all
 from rec_models.evaluation import EvaluationConfig, evaluate
@@ -135,9 +136,8 @@ def race(given: argparse.Namespace) -> dict[str, Any]:
     for side in rounds[0]:
         factor = 1.0 if side in ("ours", "bare") else scale
         seconds = [found[side]["seconds"] * factor for found in rounds]
-        ratios = [theirs / found["ours"]["seconds"] for theirs, found in zip(seconds, rounds, strict=True)]
-        row = {"seconds": statistics.median(seconds), "ratio": statistics.median(ratios)}
-        report[side] = row | {"low": min(ratios), "high": max(ratios)}
+        report[side] = {"seconds": statistics.median(seconds)}
+        report[side] |= ratios(seconds, [found["ours"]["seconds"] for found in rounds])
         if side in pythons:
             report[side]["recall@20"] = rounds[-1][side]["recall@20"]
             if abs(rounds[-1][side]["recall@20"] - agreed) > 1e-4:

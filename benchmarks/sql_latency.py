@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.sides import apart
 from warehouse import Warehouse, arrow_table
 
 ONE = "SELECT * FROM similar_items('77', k := 10)"
@@ -76,7 +77,7 @@ def race(given: argparse.Namespace) -> dict[str, Any]:
         _process("prepare", given, root)
         shell = [str(Path(sys.executable).with_name("semalign")), "sql", FIRST, "--root", root, "--format", "json"]
         for _ in range(given.rounds):
-            for name, seconds in json.loads(_process("neighbours", given, root)).items():
+            for name, seconds in _process("neighbours", given, root).items():
                 seen[name].append(seconds)
             started = time.perf_counter()
             assert json.loads(subprocess.run(shell, check=True, capture_output=True, text=True).stdout)
@@ -84,10 +85,9 @@ def race(given: argparse.Namespace) -> dict[str, Any]:
     return {name: {"median": statistics.median(many), "all": many} for name, many in seen.items()}
 
 
-def _process(side: str, given: argparse.Namespace, root: str) -> str:
-    command = [sys.executable, "-m", "benchmarks.sql_latency", "--side", side, "--root", root]
-    command += ["--items", str(given.items), "--width", str(given.width), "--interactions", str(given.interactions)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def _process(side: str, given: argparse.Namespace, root: str) -> Any:
+    sizes = {name: getattr(given, name) for name in ("items", "width", "interactions")}
+    return apart("sql_latency", side=side, root=root, **sizes)
 
 
 def main() -> None:

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -25,6 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.ranking import PEERS, Products, World, show
+from benchmarks.sides import apart, peak_memory, ratios
 from rec_models.blocks import products_with_all
 from rec_models.evaluation import recommend
 from rec_models.interactions import ResidentInteractions
@@ -51,7 +50,7 @@ def one_side(given: argparse.Namespace) -> dict[str, Any]:
         for start in range(0, len(users), _BARE_USERS_AT_ONCE):
             torch.topk(products_with_all(users[start : start + _BARE_USERS_AT_ONCE], items), given.k, dim=1)
     seconds = time.perf_counter() - began
-    return {"seconds": seconds, "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    return {"seconds": seconds, "peak_memory_bytes": peak_memory()}
 
 
 def race(given: argparse.Namespace) -> dict[str, Any]:
@@ -76,22 +75,16 @@ def race(given: argparse.Namespace) -> dict[str, Any]:
         "users": given.users, "items": given.items, "dim": given.dim, "k": given.k, "threads": given.threads
     }  # fmt: skip
     for side in rounds[0]:
-        ratios = [found[side]["seconds"] / found["ours"]["seconds"] for found in rounds]
-        seconds = statistics.median(found[side]["seconds"] for found in rounds)
+        seconds = [found[side]["seconds"] for found in rounds]
         report[side] = {
-            "seconds_for_a_million": seconds * MILLION / given.users,
+            "seconds_for_a_million": statistics.median(seconds) * MILLION / given.users,
             "peak_memory_bytes": max(found[side]["peak_memory_bytes"] for found in rounds),
-            "ratio": statistics.median(ratios),
-            "low": min(ratios),
-            "high": max(ratios),
-        }
+        } | ratios(seconds, [found["ours"]["seconds"] for found in rounds])
     return report
 
 
 def _process(side: str, given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.topk", "--side", side, "--folder", str(folder)]
-    command += ["--k", str(given.k), "--threads", str(given.threads)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return apart("topk", side=side, folder=folder, k=given.k, threads=given.threads)
 
 
 def main() -> None:

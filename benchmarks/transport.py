@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.sides import peak_memory
 from rec_models import InteractionMatrix, parse_config
 from rec_models.interactions import PairBatch, ResidentInteractions
 from rec_models.memory import keep_freed_memory
@@ -104,7 +104,7 @@ def aligning(batch: int, dim: int, items: int, modalities: int, steps: int) -> d
     negatives = pairs.negatives(rng).squeeze(1)
     tables = [torch.randn(items, dim, requires_grad=True) for _ in range(2 + modalities)]
     step = seconds(lambda: aligned(model, tables, pairs, negatives, rng), steps)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_memory()
     floor = products(pairs, negatives, dim, modalities, model.config.oat_items)
     return {"seconds": step, "products_seconds": floor, "ratio": step / floor, "peak_bytes": peak}
 
