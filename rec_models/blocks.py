@@ -48,28 +48,29 @@ def dense_rows(batch: UserBatch) -> Tensor:
     return rows
 
 
-def rows_times(batch: UserBatch, table: Tensor) -> Tensor:
-    """(batch, width) the sparse rows of the batch times a dense (n_items, width) table."""
-    return F.embedding_bag(
-        batch.items, table, batch.offsets, mode="sum", per_sample_weights=batch.values.to(table.dtype)
-    )
+def rows_times(batch: UserBatch, table: Tensor, *, sparse: bool = False) -> Tensor:
+    """(batch, width) the sparse rows of the batch times a dense (n_items, width) table; its gradient may be sparse."""
+    values = batch.values.to(table.dtype)
+    return F.embedding_bag(batch.items, table, batch.offsets, mode="sum", per_sample_weights=values, sparse=sparse)
 
 
 class SparseLinear(nn.Module):
     """A linear layer over n_items inputs that reads only the entries a user has.
 
-    The weight is kept as (n_items, width), transposed against nn.Linear, so that a user's entries are whole rows.
+    The weight is kept as (n_items, width), transposed against nn.Linear, so that a user's entries are whole rows. Its
+    gradient is dense, or `sparse` for `RowAdam`.
     """
 
-    def __init__(self, n_items: int, width: int, init: Init = "torch_default") -> None:
+    def __init__(self, n_items: int, width: int, init: Init = "torch_default", *, sparse: bool = False) -> None:
         super().__init__()
+        self.sparse = sparse
         dense = linear(n_items, width, init)
         self.weight = nn.Parameter(dense.weight.detach().t().contiguous())
         self.bias = nn.Parameter(dense.bias.detach().clone())
 
     def forward(self, batch: UserBatch) -> Tensor:
         """(batch, width)."""
-        return rows_times(batch, self.weight) + self.bias
+        return rows_times(batch, self.weight, sparse=self.sparse) + self.bias
 
 
 def of_distinct(layer: nn.Module, table: Tensor, rows: Tensor) -> Tensor:

@@ -254,6 +254,22 @@ class PartsError(RecModelsError, ValueError):
         )
 
 
+class RowsNotSharedError(RecModelsError, ValueError):
+    """Several processes would have to share tables that are learned row by row."""
+
+    exit_code = 2
+
+    def __init__(self, model: str, processes: int) -> None:
+        super().__init__(model, processes)
+        self.model, self.processes = model, processes
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} learns its tables row by row (`sampled_items`), and {self.processes} processes cannot share "
+            "that; train it in one, or set `sampled_items` to null"
+        )
+
+
 class NothingToEvaluateError(RecModelsError, ValueError):
     """No user has an item to be found."""
 

@@ -126,6 +126,16 @@ class InteractionMatrix:
         np.cumsum(kept, out=before[1:])
         return InteractionMatrix(before[self.indptr], self.indices[kept], self.values[kept], self.n_items)
 
+    def of_some(self, n_users: int | None) -> InteractionMatrix:
+        """The rows of so many users, spread evenly over those with an item; the others' are empty. None keeps all."""
+        if n_users is None or n_users >= len(self.active()):
+            return self
+        lengths = np.zeros(self.n_users, np.int64)
+        chosen = spread(self.active(), n_users)
+        lengths[chosen] = self.lengths()[chosen]
+        kept = np.repeat(lengths > 0, self.lengths())
+        return InteractionMatrix(np.append(0, lengths.cumsum()), self.indices[kept], self.values[kept], self.n_items)
+
     def as_ones(self) -> InteractionMatrix:
         """The same entries as implicit feedback."""
         return replace(self, values=np.ones(self.nnz, np.float32))
@@ -142,6 +152,11 @@ class InteractionMatrix:
             n_users=self.n_users,
             n_items=self.n_items,
         )
+
+
+def spread(users: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """`n` of these, evenly from the first to the last; all where they are fewer."""
+    return users[np.linspace(0, len(users) - 1, min(len(users), n)).astype(np.int64)]
 
 
 @dataclass(frozen=True)

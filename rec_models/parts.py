@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rec_models.errors import PartsError
+from rec_models.errors import PartsError, RowsNotSharedError
 from rec_models.interactions import PairBatch, UserBatch
 
 # The leader evaluates alone, and the others wait that long for it at most; a process that died is noticed at once.
@@ -156,11 +156,15 @@ def part_of(batch: UserBatch | PairBatch, place: int, parts: int) -> UserBatch |
     )
 
 
-def refuse_whole_batches(model: nn.Module, name: str, parts: int) -> None:
-    """Nothing, unless batches are cut and part of the model remembers what it saw in the last ones.
+def refuse_what_cannot_be_shared(model: nn.Module, name: str, parts: int, team: Team) -> None:
+    """Nothing, unless batches are cut or shared and the model learns in a way that does not allow it.
 
     Raises:
-        PartsError: it does, and processes that see parts would remember different things.
+        PartsError: part of it remembers what it saw in the last batches; processes that see parts would remember
+            different things.
+        RowsNotSharedError: it has sparse gradients, and there are other processes.
     """
     if parts > 1 and any(getattr(part, "remembers_batches", False) for part in model.modules()):
         raise PartsError(1, parts, name)
+    if team.size > 1 and any(getattr(part, "sparse", False) for part in model.modules()):
+        raise RowsNotSharedError(name, team.size)

@@ -26,9 +26,9 @@ from rec_models.checkpoints import (
 )
 from rec_models.errors import BundleError, ForeignCheckpointError, NotFiniteError, UnknownDeviceError
 from rec_models.evaluation import EvaluationConfig, evaluate
-from rec_models.interactions import PairBatch, UserBatch
+from rec_models.interactions import PairBatch, UserBatch, spread
 from rec_models.measured import histories_of, ranked, write_evaluation
-from rec_models.parts import Team, generator_name, generators, mean_terms, part_of, refuse_whole_batches
+from rec_models.parts import Team, generator_name, generators, mean_terms, part_of, refuse_what_cannot_be_shared
 from rec_models.recommender import (
     ClosedFormRecommender,
     GradientRecommender,
@@ -36,6 +36,7 @@ from rec_models.recommender import (
     Recommender,
     RecommenderConfig,
 )
+from rec_models.sampled import RowAdam
 from rec_models.settings import parse_config, parse_evaluation, parse_training, refuse_protocol
 from rec_models.training_config import TrainingConfig
 from rec_models.warm_start import begin_from
@@ -139,7 +140,7 @@ class _Run:
         refuse_protocol(self.evaluation.protocol, inputs.fold_in is not None, {self.config.key()["name"]: self.config})
         torch.manual_seed(self.seed)  # initial weights; everything later draws from self.rngs
         self.model = self.config.build(inputs)
-        refuse_whole_batches(self.model, self.config.key()["name"], self.n_parts)
+        refuse_what_cannot_be_shared(self.model, self.config.key()["name"], self.n_parts, team)
         self.warm = begin_from(self.model.served(), bundle.directory) if self.training.warm_start else {}
         self.model.to(self.device)
         self.ranked = ranked(self.model, inputs, self.evaluation.cold_items)
@@ -148,7 +149,7 @@ class _Run:
         self.histories = histories_of(bundle, inputs, self.device)
         self.history = self.histories.train
         self.train_matrix = inputs.train
-        self.valid = bundle.part("valid")
+        self.valid = bundle.part("valid").of_some(self.training.validated_users)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
 
@@ -188,7 +189,7 @@ class _Run:
                 saved_at = time.monotonic()
         model.load_state_dict(self.best)
 
-    def _optimiser(self, model: GradientRecommender) -> torch.optim.Adam:
+    def _optimiser(self, model: GradientRecommender) -> RowAdam:
         """One Adam; a group without a learning rate or weight decay of its own takes those of the settings."""
         groups = []
         for _, parameters, rate, decay, betas in model.parameter_groups():
@@ -196,7 +197,7 @@ class _Run:
             decay = self.training.weight_decay if decay is None else decay
             step = {"lr": rate, "initial_lr": rate, "weight_decay": decay, "betas": betas}
             groups.append({"params": parameters} | step)
-        return torch.optim.Adam(groups, fused=True)
+        return RowAdam(groups, fused=True)
 
     def _epoch(self, model: GradientRecommender, optimiser: torch.optim.Optimizer, epoch: int) -> dict[str, Any]:
         model.train()
@@ -272,8 +273,7 @@ class _Run:
         return {self.evaluation.select_by: value} | diagnostics
 
     def _diagnosed(self) -> Iterator[UserBatch]:
-        active = self.history.active
-        users = active[np.linspace(0, len(active) - 1, min(len(active), _USERS_DIAGNOSED)).astype(np.int64)]
+        users = spread(self.history.active, _USERS_DIAGNOSED)
         for start in range(0, len(users), self.training.batch_size):
             yield self.history.batch(users[start : start + self.training.batch_size])
 

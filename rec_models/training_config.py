@@ -27,6 +27,8 @@ class TrainingConfig(BaseModel):
         batch_parts: parts that every batch is cut into. Each is learnt from apart, with its own chance, and the
             gradients are averaged, so that as many processes as divide the number can share them. Whatever a loss
             does between users of a batch, it does inside a part.
+        validated_users: users that a validation pass ranks for, spread evenly over those with something to find;
+            null takes all of them. The test takes all, always.
         warm_start: begin with the bundle's earlier weights instead of fresh ones (`rec_models.warm_start`).
     """
 
@@ -44,6 +46,7 @@ class TrainingConfig(BaseModel):
     semantic_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     device: str = "auto"
     batch_parts: int = Field(default=1, ge=1)
+    validated_users: int | None = Field(default=None, ge=1)
     warm_start: bool = False
 
     def resolved_precision(self, device: torch.device) -> str:

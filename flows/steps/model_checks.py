@@ -107,6 +107,7 @@ def parsed_settings(settings: Settings, own: PlainMapping) -> tuple[PlainMapping
     config = parse_training(given)
     # what every model was trained with before there was a choice is no part of an identity
     chosen = {"warm_start": config.warm_start, "batch_parts": config.batch_parts > 1}
+    chosen["validated_users"] = config.validated_users is not None
     left_out = SPEED_ONLY | {name for name, is_chosen in chosen.items() if not is_chosen}
     training = config.model_dump(mode="json", exclude=set(left_out))
     if config.precision == "auto":

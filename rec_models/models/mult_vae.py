@@ -19,6 +19,7 @@ from rec_models.normalizing import (
     divergence_of_flow,
 )
 from rec_models.recommender import Draw, Encoding, RecommenderConfig, VariationalRecommender, annealed
+from rec_models.sampled import sampled_multinomial_nll
 from rec_models.semantic import ModelInputs
 
 
@@ -37,6 +38,9 @@ class MultVAEConfig(RecommenderConfig):
         kl_weight: weight of the KL once annealing is over.
         kl_anneal_steps: optimiser steps over which it rises linearly from 0; 0 is constant.
         clamp_log_variance: bound on |log-variance|; null leaves it free.
+        sampled_items: items drawn a step which, with those of the batch, stand for the catalogue in the likelihood;
+            the tables of items are then learned row by row, which makes a step as long as a batch is, not the
+            catalogue (`rec_models.sampled`). Null takes all items.
     """
 
     paper: ClassVar[str] = "Liang et al., Variational Autoencoders for Collaborative Filtering, WWW 2018"
@@ -54,6 +58,7 @@ class MultVAEConfig(RecommenderConfig):
     kl_anneal_steps: int = Field(default=0, ge=0)
     init: Init = "torch_default"
     clamp_log_variance: float | None = Field(default=None, gt=0)
+    sampled_items: int | None = Field(default=None, ge=1)
 
     def build(self, inputs: ModelInputs) -> MultVAE:
         """The untrained model."""
@@ -73,7 +78,8 @@ class MultVAE(VariationalRecommender):
         super().__init__()
         self.config = config
         self.latent_dim, self.clamp_log_variance = config.latent_dim, config.clamp_log_variance
-        self.encoder_in = SparseLinear(n_items, config.hidden_dim, config.init)
+        by_rows = config.sampled_items is not None
+        self.encoder_in = SparseLinear(n_items, config.hidden_dim, config.init, sparse=by_rows)
         self.encoder_out = linear(config.hidden_dim, 2 * config.latent_dim, config.init)
         self.decoder_in = linear(config.latent_dim, config.hidden_dim, config.init)
         self.decoder_out = linear(config.hidden_dim, n_items, config.init)
@@ -122,9 +128,10 @@ class MultVAE(VariationalRecommender):
 
     def likelihood(self, z: Tensor, batch: UserBatch, rng: torch.Generator, step: int) -> dict[str, Tensor]:
         """Mean negative log-likelihood of the true rows."""
-        hidden = torch.tanh(self.decoder_in(z))
-        nll = decoded_multinomial_nll(hidden, self.decoder_out.weight, self.decoder_out.bias, batch)
-        return {"reconstruction": nll}
+        hidden, out, n_drawn = torch.tanh(self.decoder_in(z)), self.decoder_out, self.config.sampled_items
+        if n_drawn is None:
+            return {"reconstruction": decoded_multinomial_nll(hidden, out.weight, out.bias, batch)}
+        return {"reconstruction": sampled_multinomial_nll(hidden, out.weight, out.bias, batch, n_drawn, rng)}
 
     def decode(self, z: Tensor) -> Tensor:
         """(batch, n_items) logits."""

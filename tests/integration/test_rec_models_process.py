@@ -80,6 +80,7 @@ def dmrec(**matching):
         (3, {"name": "dmrec", "base": CVGA}),
         (4, {"name": "dmrec", "base": L_DIFFREC}),
         (3, BASE | {"flow_layers": 2, "flow_hidden_dim": 4}),
+        (3, BASE | {"sampled_items": 5}),  # every row counts its own steps
         (4, {"name": "pia", "base": REC_VAE, "plateau": 1, "growth": 3.0}),  # by then the weight has grown
         (3, {"name": "pia", "base": {"name": "dmrec", "base": REC_VAE}, "anchors": "text_tied"}),
         *((3, {"name": name, "batch_pairs": 64}) for name in PAIRWISE),
