@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from typing import Any
 
 from flows.steps.train import PlannedModel
@@ -28,7 +29,8 @@ def train_again(workspace: Workspace, model: PlannedModel) -> dict[str, Any]:
     try:
         for name in [*json.loads((first / "sha256.json").read_text(encoding="utf-8")), "sha256.json"]:
             make_directory((again / name).parent)
-            os.link(first / name, again / name)
+            with suppress(FileExistsError):  # a reproduction that was killed left it; its training is gone on with
+                os.link(first / name, again / name)
         arguments = ["train", str(again), *place_of_work(workspace)]
         (workspace.trainer or run_rec_models)(model.title(), arguments, again / "train.log", lambda event: None)
         after = verified_metrics(again, model.model_id)
@@ -40,5 +42,6 @@ def train_again(workspace: Workspace, model: PlannedModel) -> dict[str, Any]:
         shutil.rmtree(again, ignore_errors=True)
     difference = max(abs(after["test"][name] - value) for name, value in before["test"].items())
     found = {"label": model.label, "model_id": model.model_id, "same_weights": weights[0] == weights[1]}
-    workspace.progress.note(f"reproduce: {model.label} seed {model.seed}: {found['same_weights']=}, {difference=:.2g}")
+    said = "the same weights" if found["same_weights"] else f"other weights; test metrics differ by {difference:.2g}"
+    workspace.progress.note(f"reproduce: {model.label} seed {model.seed}: {said}")
     return {**found, "largest_difference": difference}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -67,7 +68,7 @@ def run_rec_models(label: str, arguments: Sequence[str], log: Path, on_event: On
             _stop(process)
             raise
     if code:
-        message = failure.get("message") or _last_line(log) or f"exit code {code}"
+        message = failure.get("message") or _killed(code) or _last_line(log) or f"exit code {code}"
         raise TrainingFailedError(label, int(failure.get("exit_code", code)), message, str(log), arguments[0])
 
 
@@ -90,6 +91,14 @@ def _stop(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _killed(code: int) -> str:
+    """What a signal did, which the process had no time to say; its log may end with a line of an earlier one."""
+    if code >= 0:
+        return ""
+    cause = ", which is what a lack of memory does" if -code == signal.SIGKILL else ""
+    return f"killed by signal {-code} ({signal.strsignal(-code)}){cause}; run it again: what was saved is kept"
 
 
 def _last_line(log: Path) -> str:

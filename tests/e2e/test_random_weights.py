@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from servers.choices import CHOICES, DOMAIN, RANDOM_MODEL, write_choices_catalogue, write_choices_settings
-from servers.encoders import StandInEncoder
 from servers.llama import llama_server
 from servers.training import train_here
 
 import providers
+from benchmarks.stand_ins import StandInEncoder
 from flows import cli
 from warehouse import Warehouse
 

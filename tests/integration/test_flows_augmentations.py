@@ -13,10 +13,10 @@ import pytest
 from servers.catalogue import write_catalogue
 from servers.counting import chat, counting_server
 from servers.embeddings import embedded
-from servers.encoders import StandInEncoder
 from servers.training import train_here
 
 import providers
+from benchmarks.stand_ins import StandInEncoder
 from flows import cli
 from flows.errors import LeakedEvidenceError, StaleEvidenceError
 from flows.settings_layers import load_settings

@@ -15,8 +15,10 @@ import pytest
 import yaml
 from servers.counting import counting_server
 from servers.shard_steps import WordsConfig, die_once
+from servers.training import train_here
 
 import flows
+import providers
 from flows.engine_errors import MissingRunnerError
 from flows.settings import EngineSettings, Settings
 from flows.shards import run_shards
@@ -80,6 +82,25 @@ def test_a_flow_publishes_and_finds_its_work_again_and_skips_under_a_lock(harnes
     with warehouse.lock("another run"):
         skipped = build_profiles(config=str(config), return_state=True)
     assert skipped.is_completed() and skipped.name == "Skipped" and "another run" in skipped.message
+
+
+def test_prefect_changes_nothing_of_what_is_made_and_adds_no_task_runs_with_the_items(harness, tmp_path, monkeypatch):
+    from benchmarks.prefect_overhead import refreshed, write_world
+    from flows import deployed
+
+    train_here(monkeypatch)
+    # what the benchmark puts in their place is gone after this test
+    monkeypatch.setattr(deployed, "as_task", deployed.as_task)
+    monkeypatch.setattr(providers, "parse_encoder", providers.parse_encoder)
+    found = {}
+    for how, n_items in (("plain", 40), ("prefect", 40), ("prefect", 160)):
+        folder = tmp_path / f"{how}{n_items}"
+        folder.mkdir()
+        write_world(folder, n_items, n_users=24)
+        found[how, n_items] = refreshed(how, folder / "semalign.toml")
+    plain, small, large = found.values()
+    assert plain["made"] == small["made"] != large["made"] and small["lists"] == 24 * 20
+    assert 0 < small["tasks"] == large["tasks"] <= 50
 
 
 def test_what_was_asked_and_paid_becomes_a_table_of_its_own(harness, config):

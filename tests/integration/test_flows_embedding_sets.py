@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from servers.encoders import StandInEncoder
 
 import providers
+from benchmarks.stand_ins import StandInEncoder
 from flows import cli
 from flows.steps.bundle import inputs_key, semantic_matrix
 from warehouse import MatrixPaths, Snapshot, VectorShards, Warehouse

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from servers.encoders import StandInEncoder
 from servers.small_studies import write_small_catalogue
 from servers.training import train_here
 
 import providers
+from benchmarks.stand_ins import StandInEncoder
 from flows import cli
 
 SETTINGS = """\

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from servers.counting import chat, counting_server
-from servers.encoders import StandInEncoder
 
 import providers
+from benchmarks.stand_ins import StandInEncoder
 from flows import cli
 from warehouse import Warehouse
 

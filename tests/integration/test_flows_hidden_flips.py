@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from servers.small_world import HashedWords
 from servers.training import train_here
 
 import providers
+from benchmarks.stand_ins import HashedWords
 from flows import cli
 from warehouse import CorruptFileError, Warehouse
 

@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 from servers.postgres import binaries, postgres
-from servers.small_world import HashedWords, interaction_rows, write_small_world
+from servers.small_world import interaction_rows, write_small_world
 from servers.training import train_here
 
 import providers
+from benchmarks.stand_ins import HashedWords
 from flows import cli
 from warehouse import Warehouse
 

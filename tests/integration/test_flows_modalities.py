@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from servers.encoders import StandInEncoder
 from servers.many_eyed import in_the_catalogue
 from servers.training import train_here
 
 import providers
+from benchmarks.stand_ins import StandInEncoder
 from flows import cli
 from rec_models import Bundle
 from warehouse import Snapshot, Warehouse

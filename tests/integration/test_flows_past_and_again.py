@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, date, datetime
 
 import pytest
@@ -11,7 +12,7 @@ from servers.training import train_here
 from flows import cli
 from flows.backfill import moments, settings_as_of
 from flows.errors import SettingValueError
-from flows.progress import SilentProgress
+from flows.progress import LoggedProgress, SilentProgress
 from flows.refresh import refresh_until
 from flows.reproduce import reproduce
 from flows.settings_layers import load_settings
@@ -94,9 +95,13 @@ def test_a_backfill_is_one_refresh_a_day_oldest_first(folder):
 
 def test_a_model_trained_again_from_its_own_bundle_has_the_same_weights(folder):
     assert cli.run(["train"]) == 0
-    settings = load_settings(None, ())
-    with opened(settings, "reproduce", SilentProgress()) as workspace:
+    settings, said = load_settings(None, ()), []
+    with opened(settings, "reproduce", LoggedProgress(said.append)) as workspace:
         (found,) = reproduce(workspace)
+    assert said == ["reproduce: mult_vae seed 0: the same weights"]
     assert found["same_weights"] and found["largest_difference"] == 0 and found["label"] == "mult_vae"
     staging = folder / "w" / "staging"
+    shutil.copytree(folder / "w" / "models" / found["model_id"], staging / f"reproduce-{found['model_id']}")
+    with opened(settings, "reproduce", SilentProgress()) as workspace:
+        assert reproduce(workspace) == [found], "what a killed reproduction left is in the way"
     assert not staging.exists() or not list(staging.iterdir())

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from servers.commands import command
-from servers.small_world import SETTINGS, HashedWords, write_world
+from servers.small_world import SETTINGS, write_world
 from servers.training import train_here
 
 import providers
+from benchmarks.stand_ins import HashedWords
 from flows import cli
 from flows.errors import CoverageError, LeakedEvidenceError, StaleEvidenceError
 from flows.settings import Settings

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from servers.small_world import HashedWords, write_small_world
+from servers.small_world import write_small_world
 from servers.training import train_here
 
 import providers
+from benchmarks.stand_ins import HashedWords
 from flows import cli
 from warehouse import Warehouse
 

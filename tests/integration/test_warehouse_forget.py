@@ -11,10 +11,10 @@ import pytest
 from servers.catalogue import write_games
 from servers.commands import command
 from servers.published import publish
-from servers.small_world import HashedWords
 from servers.training import train_here
 
 import providers
+from benchmarks.stand_ins import HashedWords
 from warehouse import PinnedError, UnknownUserError, Warehouse, arrow_rows, forget_user
 
 CANARY = "user-canary-7781"

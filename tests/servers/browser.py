@@ -49,14 +49,14 @@ class Page:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def open(self, path: Path, width: int, height: int = 900, dark: bool = False) -> None:
-        """Loads a file at a width, and waits until it is drawn."""
+    def open(self, what: Path | str, width: int, height: int = 900, dark: bool = False) -> None:
+        """Loads a file, or what is at an address, at a width, and waits until it is drawn."""
         self.ask(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.ask("Emulation.setEmulatedMedia", features=scheme)
-        self.ask("Page.navigate", url=path.as_uri())
+        self.ask("Page.navigate", url=what if isinstance(what, str) else what.as_uri())
         self.run("new Promise(r => document.readyState === 'complete' ? r() : addEventListener('load', r))")
         self.run("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
 

@@ -14,8 +14,8 @@ import numpy as np
 
 import flows.steps.embed
 import providers
+from benchmarks.stand_ins import StandInEncoder
 from flows import cli
-from servers.encoders import StandInEncoder
 
 LOG, SHARD, PAUSE = "EMBED_LOG", "EMBED_SHARD_TEXTS", "EMBED_PAUSE_MS"
 

@@ -16,6 +16,8 @@ SEARCH = """(() => {
     document.querySelector('#map-found button')?.click();
     document.querySelector('[data-zoom="0"]').click() })()"""
 PLACE = "(r => [r.x, r.y + scrollY, r.width, r.height])(document.querySelector('{}').getBoundingClientRect())"
+# Prefect's page asks its server for the table, and fades it in
+TABLE = "new Promise(r => (function look() { setTimeout(document.querySelector('td') ? r : look, 1000) })())"
 MAX_BYTES = 200_000
 
 
@@ -24,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("report", type=Path)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--artifact", help="address of a run's artifact on the page of a Prefect server, drawn too")
     given = parser.parse_args()
     if BROWSER is None:
         parser.error("no Chromium on this machine: install one, or name it in SEMALIGN_BROWSER")
@@ -44,6 +47,10 @@ def main() -> None:
         page.open(report, 360)
         _, y, _, _ = page.run(PLACE.format("#result"))
         _keep(page, folder / "report-phone.png", (0, y - 10, 360, 760))
+        if given.artifact:
+            page.open(given.artifact, 1200)
+            page.run(TABLE)
+            _keep(page, folder / "prefect-artifact.png", (256, 0, 850, 620))
 
 
 def _keep(page: Page, path: Path, place: tuple[float, float, float, float]) -> None:

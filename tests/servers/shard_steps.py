@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from servers.small_world import DIM, HashedWords
+from benchmarks.stand_ins import DIM, HashedWords
 from warehouse import VectorShards
 
 

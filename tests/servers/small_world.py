@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,9 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from servers.encoders import StandInEncoder
-
-DIM = 24
 SETTINGS = """\
 [source]
 items = "items.jsonl"
@@ -33,19 +29,6 @@ k = 4
 [warehouse]
 root = "w"
 """
-
-
-class HashedWords(StandInEncoder):
-    """Bags of hashed words as unit vectors: deterministic and offline."""
-
-    key, short_name, dim, model, dtype = "d" * 64, "hashed", DIM, "hashed", "float32"
-
-    def encode(self, texts, on_progress=None):
-        matrix = np.zeros((len(texts), DIM), np.float32)
-        for row, text in enumerate(texts):
-            for word in text.lower().split():
-                matrix[row, int(hashlib.sha256(word.encode()).hexdigest(), 16) % DIM] += 1
-        return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
 
 
 def item_rows(n_items: int = 16) -> list[dict[str, str]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import sys
 from collections.abc import Sequence
 
 import pytest
 
 from flows import errors
+from flows.steps.training_process import run_rec_models
 
 CLASSES = [
     kind
@@ -44,3 +46,13 @@ def test_it_is_also_the_builtin_a_caller_would_catch(kind):
 def test_a_training_process_hands_its_exit_code_on():
     assert errors.TrainingFailedError("dmrec", 4, "nan", "log").exit_code == 4
     assert errors.TrainingFailedError("dmrec", -9, "killed", "log").exit_code == 1
+
+
+def test_a_training_process_that_was_killed_says_so_and_not_what_an_earlier_one_said_last(monkeypatch, tmp_path):
+    (tmp_path / "python").write_text("#!/bin/sh\nkill -9 $$\n", encoding="utf-8")
+    (tmp_path / "python").chmod(0o700)
+    (tmp_path / "log").write_text("a warning of yesterday\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(errors.TrainingFailedError, match=r"killed by signal 9 .*memory does; run it again") as caught:
+        run_rec_models("dmrec", ["train", "bundle"], tmp_path / "log", lambda event: None)
+    assert "yesterday" not in str(caught.value) and caught.value.exit_code == 1
