@@ -54,6 +54,7 @@ LAYERS = {  # inside rec_models, low to high; a module may import from its own l
     "text_features": 1,
     "semantic": 1,
     "metrics": 1,
+    "sampled": 2,
     "adversarial": 2,
     "rating_condition": 2,
     "row_pairs": 2,
