@@ -12,6 +12,7 @@ from servers.bundles import BASE, CVGA, L_DIFFREC, N_USERS, QUICK, REC_VAE, weig
 from rec_models import Bundle
 from rec_models.__main__ import main
 from rec_models.errors import BundleError, NotFiniteError, UnknownDeviceError, UntrustedBytesError
+from rec_models.sampled import RowAdam
 from rec_models.training import load_trained, train
 
 PAIRWISE = ("lightgcn", "rlmrec_c", "rlmrec_g", "kar", "llmrec", "alpharec", "alpharec_star")
@@ -128,13 +129,13 @@ def test_every_group_of_parameters_keeps_its_own_rate_and_all_fall_together(tmp_
     bundle = write(tmp_path / "bundle", model=L_DIFFREC | rates, training=training)
     seen = []
 
-    class Watched(torch.optim.Adam):
+    class Watched(RowAdam):
         def step(self, closure=None):
             seen.append([group["lr"] for group in self.param_groups])
             return super().step(closure)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.optim, "Adam", Watched)
+        patch.setattr("rec_models.training.RowAdam", Watched)
         train(bundle, lambda event: None, device="cpu")
     assert seen[0] == [2e-3, 1e-3]
     assert all(first == pytest.approx(2 * second) for first, second in seen)
