@@ -11,7 +11,7 @@ class SourceError(WarehouseError, ValueError):
     exit_code = 2
 
 
-class MissingFileError(SourceError, FileNotFoundError):
+class MissingFileError(FileNotFoundError, SourceError):
     """A named file does not exist."""
 
     def __init__(self, path: str, kind: str) -> None:
@@ -132,7 +132,7 @@ class MissingDatabaseError(SourceError, LookupError):
         )
 
 
-class DatabaseError(SourceError, OSError):
+class DatabaseError(OSError, SourceError):
     """A database that cannot be reached, or refuses what it is asked."""
 
     def __init__(self, place: str, detail: str) -> None:

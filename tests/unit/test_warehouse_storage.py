@@ -165,3 +165,12 @@ def test_every_exported_name_exists_and_unknown_ones_do_not():
 def test_importing_the_package_imports_neither_duckdb_nor_pyarrow():
     code = "import sys, warehouse; print({'duckdb', 'pyarrow', 'numpy', 'sqlite3'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+def test_every_error_can_be_made_before_it_is_told_anything():
+    import warehouse.source_errors as of_sources
+
+    kinds = {kind for module in (refusals, of_sources) for kind in vars(module).values() if isinstance(kind, type)}
+    for kind in kinds:
+        if issubclass(kind, WarehouseError):  # a worker of Dask sends them home so
+            assert isinstance(kind.__new__(kind), kind)
