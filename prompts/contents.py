@@ -20,6 +20,7 @@ from prompts.wordings import CONTENT, EMPTY_WORDS
 _WORD = re.compile(r"\w+", re.UNICODE)
 _LONG_SPACE = re.compile(r"\s{120}")
 _LONG_BLANK = re.compile(r"\s{12}|(?:\n\s*){5}")
+_NO_DIGIT = re.compile(r"[^0-9a-z]+")
 _SHINGLE = 5
 _COPIED_PROMPT, _COPIED_EVIDENCE = 12, 25
 _COPIED_RULE = 5
@@ -49,13 +50,13 @@ class Asked:
     language: str | None = None
 
     @cached_property
-    def folded_evidence(self) -> str:
-        """The words of all evidence, texts parted by a bar."""
-        return "|".join(map(folded_words, self.evidence))
+    def shingles_of_evidence(self) -> frozenset[tuple[str, ...]]:
+        """Every five words in a row of a text of the evidence."""
+        return frozenset(shingle for text in self.evidence for shingle in _shingles(folded_words(text)))
 
     @property
-    def folded_instructions(self) -> str:
-        return _folded(self.instructions)
+    def shingles_of_instructions(self) -> frozenset[tuple[str, ...]]:
+        return _shingles_of(self.instructions)
 
 
 def refuse_runaway(text: str) -> None:
@@ -117,26 +118,27 @@ def _faults(text: str, asked: Asked, *, whole: bool) -> Iterator[tuple[str, str]
 def _nonce_in(text: str, nonce: str) -> bool:
     if not nonce:
         return False
-    digits = re.sub(r"[^0-9a-z]", "", text.casefold())
+    digits = _NO_DIGIT.sub("", text.casefold())
     return nonce in digits or nonce[::-1] in digits
 
 
 def _wordless(text: str, *, whole: bool) -> bool:
-    shown = [char for char in text if not char.isspace()]
-    letters = sum(unicodedata.category(char)[0] in "LM" for char in shown)
+    shown = "".join(text.split())
     if not whole:
         return not any(char.isalnum() or unicodedata.category(char)[0] in "LMS" for char in shown)
-    return letters < 0.5 * len(shown)
+    if sum(map(str.isalpha, shown)) >= 0.5 * len(shown):  # most texts, without a look at marks
+        return False
+    return sum(unicodedata.category(char)[0] in "LM" for char in shown) < 0.5 * len(shown)
 
 
 def _repeated(text: str) -> str:
     """What runs away in a text, or ""."""
-    words = [word.casefold() for word in _WORD.findall(text)]
-    for period in range(1, 13):
+    words = tuple(map(str.casefold, _WORD.findall(text)))
+    for period in range(1, 13) if _repeats_any(words, 4) else ():
         if _runs(words, period, {1: 4, 2: 6}.get(period, 2 * period)):
             return f"{period} words over and over"
-    chars = [char for char in text if not char.isspace()]
-    for period in range(1, 25):
+    chars = "".join(text.split())
+    for period in range(1, 25) if _repeats_any(chars, 12) else ():
         if _runs(chars, period, max(12, 4 * period)):
             return f"{period} characters over and over"
     distinct = len(set(words))
@@ -146,6 +148,12 @@ def _repeated(text: str) -> str:
     if len(raw) >= 300 and len(zlib.compress(raw)) < 0.28 * len(raw):
         return "hardly anything new from one end to the other"
     return ""
+
+
+def _repeats_any(tokens: Sequence[str], length: int) -> bool:
+    """Whether so many tokens in a row stand anywhere a second time, which every run of at least so many does."""
+    pieces = [tokens[at : at + length] for at in range(len(tokens) - length + 1)]
+    return len(set(pieces)) < len(pieces)
 
 
 def _runs(tokens: Sequence[str], period: int, least: int) -> bool:
@@ -159,11 +167,11 @@ def _runs(tokens: Sequence[str], period: int, least: int) -> bool:
 
 def _copies(text: str, asked: Asked) -> Iterator[tuple[str, str]]:
     said = folded_words(text)
-    if share := _copied(said, asked.folded_instructions, _COPIED_PROMPT):
+    if share := _copied(said, asked.shingles_of_instructions, _COPIED_PROMPT):
         yield "echo_prompt", f"words of the prompt ({share})"
     elif any(rule in said for rule in _rules(asked.instructions)):
         yield "echo_prompt", "a whole sentence of the prompt"
-    if share := _copied(said, asked.folded_evidence, _COPIED_EVIDENCE):
+    if share := _copied(said, asked.shingles_of_evidence, _COPIED_EVIDENCE):
         yield "echo_evidence", f"a copy of the evidence ({share})"
 
 
@@ -172,9 +180,14 @@ def folded_words(text: str) -> str:
     return f" {' '.join(_WORD.findall(text.casefold()))} "
 
 
+def _shingles(said: str) -> list[tuple[str, ...]]:
+    words = tuple(said.split())
+    return [words[at : at + _SHINGLE] for at in range(len(words) - _SHINGLE + 1)]
+
+
 @lru_cache(maxsize=8)
-def _folded(instructions: str) -> str:
-    return folded_words(instructions)
+def _shingles_of(instructions: str) -> frozenset[tuple[str, ...]]:
+    return frozenset(_shingles(folded_words(instructions)))
 
 
 @lru_cache(maxsize=8)
@@ -183,12 +196,11 @@ def _rules(instructions: str) -> tuple[str, ...]:
     return tuple(rule for rule in rules if rule.count(" ") > _COPIED_RULE)
 
 
-def _copied(said: str, source: str, most: int) -> str:
+def _copied(said: str, source: Collection[tuple[str, ...]], most: int) -> str:
     """How much of a text stands in the source word for word, where it is half of it or `most` words in a row."""
-    words = said.split()
-    if len(source) < len(" a") * _SHINGLE or len(words) < _SHINGLE + 1:
+    hits = bytes(shingle in source for shingle in _shingles(said))
+    if len(hits) < 2:
         return ""
-    hits = bytes(f" {' '.join(words[n : n + _SHINGLE])} " in source for n in range(len(words) - _SHINGLE + 1))
     share = sum(hits) / len(hits)
     return f"{share:.0%}" if share >= 0.5 or b"\1" * (most - _SHINGLE + 1) in hits else ""
 

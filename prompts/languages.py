@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 
 from prompts.errors import ReplyError
 
@@ -23,7 +24,11 @@ _LITTLE_WORDS = {
     "sv": "och att det som en för med är på inte av den till eller men om sig från",
     "tr": "ve bir bu için ile çok olan gibi daha ama ya da en her seven",
 }
-_VOTES = {language: frozenset(words.split()) for language, words in _LITTLE_WORDS.items()}
+_LANGUAGES_OF = {
+    word: tuple(language for language, little in _LITTLE_WORDS.items() if word in little.split())
+    for words in _LITTLE_WORDS.values()
+    for word in words.split()
+}
 _OF_SCRIPT = {
     "ru": "CYRILLIC", "uk": "CYRILLIC", "bg": "CYRILLIC", "el": "GREEK", "ar": "ARABIC", "fa": "ARABIC", "he": "HEBREW",
     "hi": "DEVANAGARI", "th": "THAI", "ko": "HANGUL", "zh": "CJK", "ja": "CJK HIRAGANA KATAKANA",
@@ -36,16 +41,17 @@ def refuse_language(text: str, language: str) -> None:
     Raises:
         ReplyError: wrong_language.
     """
-    letters = [char for char in text if char.isalpha()]
-    wanted = _OF_SCRIPT.get(language, "LATIN").split()
-    if len(letters) >= 12:
-        at_home = sum(unicodedata.name(char, "").startswith(tuple(wanted)) for char in letters)
-        if at_home < 0.5 * len(letters):
-            raise ReplyError("wrong_language", f"{len(letters) - at_home} of {len(letters)} letters are not {language}")
-    words = [word.casefold() for word in _WORD.findall(text)]
-    if language not in _VOTES or len(words) < _MIN_WORDS:
+    wanted = tuple(_OF_SCRIPT.get(language, "LATIN").split())
+    letters = Counter(filter(str.isalpha, text))
+    if letters.total() >= 12:
+        at_home = sum(n for char, n in letters.items() if unicodedata.name(char, "").startswith(wanted))
+        if at_home < 0.5 * letters.total():
+            away = letters.total() - at_home
+            raise ReplyError("wrong_language", f"{away} of {letters.total()} letters are not {language}")
+    words = list(map(str.casefold, _WORD.findall(text)))
+    if language not in _LITTLE_WORDS or len(words) < _MIN_WORDS:
         return
-    votes = {name: sum(word in little for word in words) for name, little in _VOTES.items()}
-    other = max((name for name in votes if name != language), key=votes.__getitem__)
+    votes = Counter(name for word in words for name in _LANGUAGES_OF.get(word, ()))
+    other = max((name for name in _LITTLE_WORDS if name != language), key=votes.__getitem__)
     if votes[other] >= 3 and votes[other] > 2 * votes[language]:
         raise ReplyError("wrong_language", f"it reads like {other}, expected {language}")

@@ -2,43 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-
-OPENS = r"\A[\s\"'“«>*_\[(]*"
-"""Where a text opens, quotes and bullets passed over."""
-
-
-class Pattern:
-    """Any of several patterns, whatever the case; those that open a text are looked for at its beginning only.
-
-    Args:
-        needs: characters of which a text holds at least one where a pattern fits; "" for any text.
-    """
-
-    def __init__(self, *patterns: str, needs: str = "") -> None:
-        opening = [pattern.removeprefix(OPENS) for pattern in patterns if pattern.startswith(OPENS)]
-        anywhere = [pattern for pattern in patterns if not pattern.startswith(OPENS)]
-        self._opening = _compiled(f"{OPENS}(?:{_either(opening)})") if opening else None
-        self._anywhere = _compiled(_either(anywhere)) if anywhere else None
-        self._needs = needs
-
-    def is_in(self, text: str) -> bool:
-        """Whether any of them fits."""
-        if self._needs and not any(char in text for char in self._needs):
-            return False
-        if self._opening is not None and self._opening.match(text):
-            return True
-        return self._anywhere is not None and self._anywhere.search(text) is not None
-
-
-def _either(patterns: Iterable[str]) -> str:
-    return "|".join(f"(?:{pattern})" for pattern in patterns)
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.IGNORECASE)
-
+from prompts.patterns import OPENS, Pattern
 
 _CANNOT = r"(?:can ?not|can[’']?t|could ?n[’']?o?t|am (?:not able|unable)|[’']m (?:not able|unable)|won[’']t|will not)"
 _DO = (

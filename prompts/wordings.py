@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from prompts.refusals import AS_AN_AI, OPENS, REFUSAL, Pattern
+from prompts.patterns import OPENS, Pattern
+from prompts.refusals import AS_AN_AI, REFUSAL
 
 
 class Wording(NamedTuple):
@@ -90,7 +91,7 @@ ERROR_TEXT = Pattern(
     r"service unavailable|bad gateway|unauthori[sz]ed)\b",
 )
 
-NESTED = Pattern(r"\A\s*\{\s*[\"'][^\"']{1,60}[\"']\s*:", r"\A\s*\[\s*[\"'].*\]\s*\Z", needs="{[")
+NESTED = Pattern(r"\A\s*\{\s*[\"'][^\"']{1,60}[\"']\s*:", r"\A\s*\[\s*[\"'].*\]\s*\Z")
 
 SCHEMA_WORDS = Pattern(
     r"\b(?:minLength|maxLength|minItems|maxItems|additionalProperties)\b",
@@ -103,14 +104,13 @@ SCHEMA_WORDS = Pattern(
 
 DELIMITERS = Pattern(
     r"</?\s*data\b|data id=|<\|[\w ]{2,30}\|>|\[/?INST\]|<</?SYS>>|</?s>|\bim_(?:start|end)\b",
-    needs="<[=_",
 )
 
 _TOP_LEVELS = (
     r"(?:com|org|net|io|example|info|biz|co|dev|app|shop|site|online|xyz|ru|cn|de|uk|tk|ly|gg|me|test|invalid)"
 )
 LINT = (
-    Wording("email", "an e-mail address", Pattern(r"[\w.+-]+\s?@\s?[\w-]+(?:\.[\w-]+)+", r"\bmailto:", needs="@:")),
+    Wording("email", "an e-mail address", Pattern(r"[\w.+-]+\s?@\s?[\w-]+(?:\.[\w-]+)+", r"\bmailto:")),
     Wording(
         "url",
         "an address of the web",
@@ -124,7 +124,6 @@ LINT = (
             r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?/",
             r"(?<![:/\w])//[a-z0-9-]+\.[a-z]",
             r"\[dot\]|\(dot\)",
-            needs=":/[(.",
         ),
     ),
     Wording(
@@ -138,13 +137,12 @@ LINT = (
             r"(?:^|\n)\s{0,3}(?:[-*+]|\d+[.)])\s+\S[^\n]*\n\s{0,3}(?:[-*+]|\d+[.)])\s+\S",
             r"(?:^|\n)\|.*\|",
             r"(?:^|\n)\[[^\]]+\]:\s",
-            needs="[]`*#|\n",
         ),
     ),
     Wording(
         "phone",
         "a telephone number",
-        Pattern(r"(?<![\w.])\+\d[\d\s().-]{7,}\d", r"(?<!\d)\(?\d{3}\)?[ .-]\d{3}[ .-]\d{4}(?!\d)", needs="0123456789"),
+        Pattern(r"(?<![\w.])\+\d[\d\s().-]{7,}\d", r"(?<!\d)\(?[0-9]\d\d\)?[ .-]\d{3}[ .-]\d{4}(?!\d)"),
     ),
     Wording(
         "html",
@@ -153,20 +151,18 @@ LINT = (
             r"</?[a-z!][^<>]{0,400}>",
             r"<[a-z]+\s[^<>]{0,200}=",
             r"&(?:#\d+|#x[0-9a-f]+|lt|gt|quot|amp|nbsp);",
-            needs="<&",
         ),
     ),
     Wording(
         "template",
         "braces of a template",
-        Pattern(r"\{\{|\}\}|\{%|%\}|\$\{|<%|%>|\{#|#\{", r"\{[a-z_]{2,30}\}", needs="{}%$#"),
+        Pattern(r"\{\{|\}\}|\{%|%\}|\$\{|<%|%>|\{#|#\{", r"\{[a-z_]{2,30}\}"),
     ),
 )
 
-ESCAPES = Pattern(r"\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\[nrt](?![a-z])|\\[nrt][^\\]*\\[nrt]|\\\"", needs="\\")
+ESCAPES = Pattern(r"\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\[nrt](?![a-z])|\\[nrt][^\\]*\\[nrt]|\\\"")
 BROKEN = Pattern(
     "\ufffd|(?:Ã[\u0080-\u00bf©®¨¼¶¤§‰ª«°±´µ·¸º»½¾¿ ]|â€[™œ\u009d“”˜¦\u0093\u0094]?|Â[ \u00a0£©®°]){1,}",
-    needs="�ÃâÂ",
 )
 
 CONTENT = (

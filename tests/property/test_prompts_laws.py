@@ -110,6 +110,17 @@ def test_letters_that_run_away_are_found_wherever_they_stand(before, period, aft
     assert caught.value.code == "repeated"
 
 
+_SOME_WORDS = st.lists(st.text("abcdefgh", min_size=1, max_size=5), max_size=9)
+
+
+@given(_SOME_WORDS, st.lists(st.text("pqrstuvw", min_size=3, max_size=9), min_size=1, max_size=12), _SOME_WORDS)
+def test_words_that_run_away_are_found_wherever_they_stand(before, period, after):
+    run = period * (2 + max(6, 2 * len(period)) // len(period))
+    with pytest.raises(ReplyError) as caught:
+        refuse_contents({"profile": " ".join([*before, *run, *after])}, {"profile": ReplyField()}, Asked())
+    assert caught.value.code == "repeated"
+
+
 @given(st.text(st.characters(categories=["L", "Nd", "Po", "Zs"]), min_size=30, max_size=99))
 def test_a_profile_that_is_accepted_comes_back_as_it_was_written(profile):
     cleaned = clean(profile)
