@@ -312,7 +312,8 @@ class _Run:
             rng.set_state(tensors[generator_name(place)])
         self.order.bit_generator.state = about["order"]
         self.progress = Progress(**about["progress"])
-        self.emit({"event": "resume", "epoch": self.progress.epoch})
+        found = {"best_epoch": self.progress.best_epoch, "best_value": self.progress.best_value} if self.best else {}
+        self.emit({"event": "resume", "epoch": self.progress.epoch} | found)
 
     def _continues(self) -> dict[str, str]:
         """What a saved state must share with a run that goes on from it bit for bit."""

@@ -8,7 +8,7 @@ import shutil
 from contextlib import suppress
 from typing import Any
 
-from flows.steps.train import PlannedModel
+from flows.steps.train import PlannedModel, follow
 from flows.steps.training_process import place_of_work, run_rec_models
 from flows.steps.verified import verified_metrics
 from flows.workspace import Workspace
@@ -32,7 +32,8 @@ def train_again(workspace: Workspace, model: PlannedModel) -> dict[str, Any]:
             with suppress(FileExistsError):  # a reproduction that was killed left it; its training is gone on with
                 os.link(first / name, again / name)
         arguments = ["train", str(again), *place_of_work(workspace)]
-        (workspace.trainer or run_rec_models)(model.title(), arguments, again / "train.log", lambda event: None)
+        trainer = workspace.trainer or run_rec_models
+        trainer(model.title(), arguments, again / "train.log", follow(workspace, model, "reproduce"))
         after = verified_metrics(again, model.model_id)
         weights = [
             json.loads((folder / "checkpoint" / "sha256.json").read_text(encoding="utf-8"))["model.safetensors"]

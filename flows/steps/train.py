@@ -218,7 +218,7 @@ def train_model(
     if metrics is None:
         arguments = ["train", str(partial), *place_of_work(workspace), *together(workspace)]
         trainer = workspace.trainer or run_rec_models
-        trainer(model.title(), arguments, partial / "train.log", _follow(workspace, model, tells_test))
+        trainer(model.title(), arguments, partial / "train.log", follow(workspace, model, tells_test=tells_test))
         metrics = verified_metrics(partial, model.model_id)
     _describe(partial, snapshot, model, metrics)
     if final.exists():
@@ -319,15 +319,21 @@ def _semantic(
     return found | aspect_sources(warehouse, snapshot, ids, model.name, dtype)
 
 
-def _follow(workspace: Workspace, model: PlannedModel, tells_test: bool) -> OnEvent:
+def follow(workspace: Workspace, model: PlannedModel, what: str = "train", tells_test: bool = False) -> OnEvent:
     """Turns the process's events into progress: epochs of an upper bound, the best validation so far, speed."""
-    label = f"train {model.label} seed {model.seed}"
+    label = f"{what} {model.label} seed {model.seed}"
     select_by = model.evaluation["select_by"]
     best: dict[str, float] = {}
 
     def on_event(event: Mapping[str, Any]) -> None:
         if event["event"] == "valid" and event.get("best"):
             best.update({"value": event[select_by], "epoch": event["epoch"]})
+        elif event["event"] == "resume":
+            if "best_epoch" in event:
+                best.update({"value": event["best_value"], "epoch": event["best_epoch"]})
+            workspace.progress.note(f"{label}: goes on with epoch {event['epoch']}")
+        elif event["event"] == "discarded":
+            workspace.progress.note(f"{label}: {event['message']}")
         elif event["event"] == "epoch":
             found = f", best {select_by} {best['value']:.4f} at epoch {best['epoch']:.0f}" if best else ""
             detail = f"{duration(event['seconds'])}/epoch{found}, at most {model.training['epochs']} epochs"
