@@ -104,7 +104,7 @@ def test_T_T3_a_run_cut_off_and_resumed_ends_with_the_same_weights(tmp_path, cut
     events = []
     train(cut, events.append, device="cpu", saves_every_s=0)
     (told,) = [event for event in events if event["event"] == "resume"]
-    assert told["epoch"] == cut_at and told["best_epoch"] < cut_at
+    assert told["best_epoch"] < told["epoch"] <= cut_at
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(cut)[name]), name
 
