@@ -14,6 +14,7 @@ from flows.settings import EngineSettings
 
 # A shard that died with its worker is done again elsewhere: its result is a file named by its content.
 RETRIES = 2
+SERVER_STARTS_WITHIN_S = 180
 
 
 def run_shards(engine: EngineSettings, step: Callable[..., str], parts: Sequence[tuple[Any, ...]]) -> Iterator[str]:
@@ -30,6 +31,7 @@ def run_shards(engine: EngineSettings, step: Callable[..., str], parts: Sequence
         yield from (step(*part) for part in parts)
         return
     from prefect import flow, task
+    from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
 
     shard = task(name=step.__name__, retries=RETRIES, persist_result=False)(step)
 
@@ -37,7 +39,10 @@ def run_shards(engine: EngineSettings, step: Callable[..., str], parts: Sequence
     def shards() -> list[str]:
         return [future.result() for future in [shard.submit(*part) for part in parts]]
 
-    yield from shards()
+    # a server that Prefect starts for this run alone gets 20 s unless told otherwise, too few on a busy machine
+    with temporary_settings(set_defaults={PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: SERVER_STARTS_WITHIN_S}):
+        names = shards()
+    yield from names
 
 
 def _runner(engine: EngineSettings) -> Any:

@@ -21,7 +21,7 @@ import flows
 import providers
 from flows.engine_errors import MissingRunnerError
 from flows.settings import EngineSettings, Settings
-from flows.shards import run_shards
+from flows.shards import SERVER_STARTS_WITHIN_S, run_shards
 from flows.steps.embed import encode_shard
 from warehouse import VectorShards
 
@@ -242,6 +242,25 @@ def test_a_shard_whose_worker_died_is_done_by_another(harness, tmp_path):
     names = list(run_shards(EngineSettings(runner="dask", workers=2), die_once, parts))
     assert [float(shards.one(name)[1][0, 0]) for name in names] == [0, 1, 2, 3, 4, 5]
     assert Path(mark).exists()
+
+
+@pytest.mark.parametrize(("told", "waited"), [(None, SERVER_STARTS_WITHIN_S), ("7", 7)])
+def test_a_server_started_for_a_run_alone_is_waited_for(harness, told, waited, monkeypatch):
+    from prefect.settings import (
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+        get_current_settings,
+        temporary_settings,
+    )
+    from prefect.task_runners import ThreadPoolTaskRunner
+
+    monkeypatch.setattr("flows.shards._runner", lambda engine: ThreadPoolTaskRunner())
+    updates = {} if told is None else {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: told}
+
+    def seconds(part: str) -> str:
+        return str(get_current_settings().server.ephemeral.startup_timeout_seconds)
+
+    with temporary_settings(updates):
+        assert list(run_shards(EngineSettings(runner="dask"), seconds, [("one",)])) == [str(waited)]
 
 
 def test_a_runner_that_is_not_installed_says_what_to_install(monkeypatch):
