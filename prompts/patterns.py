@@ -14,7 +14,8 @@ OPENS = r"\A[\s\"'“«>*_\[(]*"
 
 _COMMON = frozenset("abcdefghijklmnopqrstuvwxyz .,;'’\"!?-")
 """What most prose holds: alone it tells nothing."""
-_SEVERAL = 16
+_NARROW = 16
+"""Up to so many characters a range is read as each of them; a wider one may be anything."""
 
 _Node = tuple[Any, Any]
 """A piece of a parsed pattern: what it is, and its parts."""
@@ -72,8 +73,9 @@ def fold(text: str) -> str:
 
 def needed(pattern: str) -> list[tuple[str, ...]]:
     """Sets of folded strings: whatever the pattern fits holds one of each; the most telling set first."""
-    sets = {found for found in _of_sequence(parser.parse(pattern, re.IGNORECASE)) if _telling(found) > 1}
-    return [tuple(sorted(found)) for found in sorted(sets, key=lambda found: (-_telling(found), len(found)))]
+    sets = {tuple(sorted(found)) for found in _of_sequence(parser.parse(pattern, re.IGNORECASE))}
+    telling = (literals for literals in sets if _telling(literals) > 1)
+    return sorted(telling, key=lambda literals: (-_telling(literals), len(literals), literals))
 
 
 def _of_sequence(nodes: Iterable[_Node]) -> list[frozenset[str]]:
@@ -107,10 +109,10 @@ def _of_run(literals: Sequence[_Node]) -> list[frozenset[str]]:
 
 
 def _of_choice(kind: Any, value: Any) -> list[frozenset[str]]:
-    """Of one of the characters between brackets; wide ranges and classes may be anything."""
+    """Of one of the characters between brackets; classes such as \\w may be anything."""
     if kind is op.LITERAL:
         return [frozenset({fold(chr(value))})]
-    if kind is op.RANGE and value[1] - value[0] < _SEVERAL:
+    if kind is op.RANGE and value[1] - value[0] < _NARROW:
         return [frozenset(fold(chr(place)) for place in range(value[0], value[1] + 1))]
     return []
 
@@ -122,6 +124,6 @@ def _of_alternatives(branches: Sequence[list[frozenset[str]]]) -> list[frozenset
     return [frozenset[str]().union(*(max(branch, key=_telling) for branch in branches))]
 
 
-def _telling(literals: frozenset[str]) -> int:
+def _telling(literals: Iterable[str]) -> int:
     """How seldom a text holds one of them: letters of the shortest; signs that prose hardly has count for more."""
     return min(len(literal) + 9 * (not _COMMON.issuperset(literal)) for literal in literals)
