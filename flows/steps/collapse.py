@@ -26,7 +26,7 @@ SHOWN = {
     "ks_share_5_of_10": "KS at 5 %, 10 ratings and more",
 }
 # What is drawn by epoch, where a model tells it.
-CURVES = ("rating_kl", "rating_least_bin", "critic_gap")
+CURVES = ("rating_kl", "rating_least_bin", "critic_gap", "critic_slope")
 _BY_EPOCH = ("rated_is_", "unrated_is_", *CURVES)
 
 

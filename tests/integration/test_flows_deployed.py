@@ -36,7 +36,6 @@ def without(module: str) -> pytest.MarkDecorator:
 
 
 RUNNERS = [
-    pytest.param("local"),
     pytest.param("dask", marks=without("prefect_dask")),
     pytest.param("ray", marks=without("prefect_ray")),
 ]
@@ -229,7 +228,7 @@ def rows_of(folder: Path, runner: str, numbers: int = N_TEXTS) -> dict[bytes, by
 
 @pytest.mark.parametrize("numbers", [2_000, pytest.param(N_TEXTS, marks=pytest.mark.full)])
 @pytest.mark.parametrize("runner", RUNNERS)
-def test_every_runner_of_shards_gives_the_same_rows(harness, runner, numbers, tmp_path):
+def test_every_runner_of_shards_gives_the_rows_of_this_process(harness, runner, numbers, tmp_path):
     expected = rows_of(tmp_path / "here", "local", numbers)
     assert rows_of(tmp_path / "there", runner, numbers) == expected and len(expected) == numbers
 

@@ -42,6 +42,23 @@ def folder(tmp_path, monkeypatch):
     return write_rated(tmp_path)
 
 
+def test_the_three_lines_of_the_page_train_evaluate_and_recommend(folder, capsys):
+    page = (Path(flows.__file__).parents[1] / "docs" / "dgrm.md").read_text(encoding="utf-8")
+    lines = page.partition("```toml\n")[2].partition("```")[0]
+    assert len(lines.splitlines()) == 3
+    Path("semalign.toml").write_text(lines, encoding="utf-8")
+    quick = (
+        "training.epochs=2",
+        "training.evaluate_every=1",
+        "evaluation.ks=[5,20]",
+        "evaluation.baselines=['item_mean']",
+    )
+    assert cli.run(["run", "--json", *(word for setting in quick for word in ("--set", setting))]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"].keys() == {"dgrm", "item_mean"}
+    assert cli.run(["sql", "SELECT count(DISTINCT user_id) AS n FROM recommendations", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == [{"n": N_USERS}]
+
+
 GIVEN = ("split.kind=given", "split.valid_share=0.25", "evaluation.names=['recall','ndcg']")
 
 

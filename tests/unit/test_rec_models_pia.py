@@ -19,6 +19,7 @@ BASES = {
     "flow": {"name": "mult_vae", "hidden_dim": 10, "latent_dim": 5, "flow_layers": 2, "flow_hidden_dim": 8},
     "cvga": {"latent_dim": 5},
     "l_diffrec": {"latent_dim": 5, "denoiser_hidden_dim": 8},
+    "macrid_vae": {"dim": 5, "hidden_dim": 10, "factors": 2},
     "rec_vae": {"hidden_dim": 10, "hidden_layers": 2, "latent_dim": 5},
     "dmrec": {"base": {"name": "mult_vae", "hidden_dim": 10, "latent_dim": 5}, "meta_network": {"hidden_dim": 8}},
 }
