@@ -280,8 +280,8 @@ class BANDVAE(GradientRecommender):
             found = {"factor_similarity": similarity(read.ratings.fused)}
             if read.sides:
                 found["plan_entropy"] = plan_entropy(read.plans[0])
-                if at == 0 and len(batch) <= _USERS_COMPARED:
-                    found["word_overlap"] = overlap(_tops(read.sides[0], _WORDS_COMPARED))
+                if at == 0:
+                    found["word_overlap"] = overlap(_tops(read.sides[0], _WORDS_COMPARED)[:_USERS_COMPARED])
             for name, values in found.items():
                 sums.setdefault(name, []).append((float(values.sum()), len(values)))
         return {name: sum(s for s, _ in rows) / max(1, sum(n for _, n in rows)) for name, rows in sums.items()}

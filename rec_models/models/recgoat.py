@@ -290,7 +290,7 @@ class RecGOAT(GraphRecommender):
         """A pass over all graphs; with an `rng` with dropout, as in training."""
         config = self.config
         languages = {name: encoder(rng) for name, encoder in self.encoders.items()}
-        first = torch.stack(list(languages.values())).mean(0) if self.item_table is None else self.item_table
+        first = self._said(languages) if self.item_table is None else self.item_table
         drop = {"symmetric": config.edge_drop_symmetric, "rescale": config.edge_drop_rescale}
         entries = None if rng is None else kept_edges(self.graph, config.edge_keep, rng, **drop)
         begun, said = self.user_side(rng)
@@ -300,6 +300,12 @@ class RecGOAT(GraphRecommender):
         else:
             nodes = self.attention(nodes, self.listeners, rng)
         return Heard(self.user_side.fused(nodes[: self.n_users], said), nodes[self.n_users :], languages)
+
+    def _said(self, languages: dict[str, Tensor]) -> Tensor:
+        """(n_items, dim) mean of an item's modalities, 0 where it has none."""
+        has = torch.stack([self.encoders[name].get_buffer("present") for name in languages])[:, :, None]
+        said = torch.stack(list(languages.values())) * has
+        return said.sum(0) / has.sum(0).clamp_min(1)
 
     def fused(self, heard: Heard, some: Tensor | None = None, rng: torch.Generator | None = None) -> Fused:
         """All items, or `some` (int64, each once) in training, with the cost of transport among `oat_items` of them."""
