@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rec_models.losses import info_nce
 from rec_models.transport import (
     PlanGradient,
+    Transport,
     assignment_w1,
     dimension_costs,
     euclidean_costs,
@@ -35,14 +36,21 @@ class EntropicSettings(NamedTuple):
     Attributes:
         epsilon: as a share of the median cost.
         iterations: Sinkhorn updates.
-        gradient: through the plan of the feature form.
+        gradient: the plan is held constant, or its iterations are differentiated.
         moves_ids: the sample form's distance moves IDs too.
+        scaling: factor by which ε falls to its value from the largest cost; None begins at it.
     """
 
     epsilon: float
     iterations: int
     gradient: PlanGradient
     moves_ids: bool = False
+    scaling: float | None = None
+
+    def plan(self, cost: Tensor) -> Transport:
+        """Between rows and columns of a cost (n, m)."""
+        epsilon = relative_epsilon(cost, self.epsilon)
+        return sinkhorn(cost, epsilon, iterations=self.iterations, scaling=self.scaling, gradient=self.gradient)
 
 
 class Untransported(nn.Module):
@@ -58,6 +66,15 @@ class Untransported(nn.Module):
             costed: whether the second is asked for.
         """
         return language, language.new_zeros(())
+
+    def marginal_error(self, moved: Tensor, ids: Tensor) -> float | None:
+        """How far the sample form's plan is from its row sums, of 1 in all; None of the other forms.
+
+        Args:
+            moved: (n, dim) language behind the map.
+            ids: (n, dim).
+        """
+        return None
 
 
 class SampleTransport(Untransported):
@@ -83,7 +100,14 @@ class SampleTransport(Untransported):
         with torch.autocast(moved.device.type, enabled=False):
             targets = ids[among] if self.settings.moves_ids else ids[among].detach()
             clouds = moved[among].float(), targets.float()
-            return moved, sinkhorn_divergence(*clouds, self.settings.epsilon, iterations=self.settings.iterations)
+            epsilon, iterations, gradient, _, scaling = self.settings
+            how = {"iterations": iterations, "scaling": scaling}
+            return moved, sinkhorn_divergence(*clouds, epsilon, gradient=gradient, **how)
+
+    @torch.no_grad()
+    def marginal_error(self, moved: Tensor, ids: Tensor) -> float:
+        """Of the plan between the two clouds."""
+        return float(self.settings.plan(euclidean_costs(moved.float(), ids.float())).marginal_error)
 
 
 class FeatureTransport(Untransported):
@@ -107,8 +131,7 @@ class FeatureTransport(Untransported):
             return language + language @ self.correction, language.new_zeros(())
         with torch.autocast(language.device.type, enabled=False):
             cost = dimension_costs(standardised(language[among].float()), standardised(ids[among].float()))
-            epsilon, iterations, gradient, _ = self.settings
-            found = sinkhorn(cost, relative_epsilon(cost, epsilon), iterations=iterations, gradient=gradient)
+            found = self.settings.plan(cost)
         return language @ (len(cost) * found.plan + self.correction), found.value
 
 
@@ -147,18 +170,19 @@ def standardised(rows: Tensor) -> Tensor:
     return centred / centred.square().mean(0).clamp_min(1e-12).sqrt()
 
 
-def gaps(language: Tensor, ids: Tensor, temperature: float) -> dict[str, float]:
+def gaps(language: Tensor, ids: Tensor, temperature: float, transport: Untransported) -> dict[str, float]:
     """How far language (n, dim) lies from IDs (n, dim) of the same items, over at most 512 of them; {} of none.
 
     `w1` is the exact 1-Wasserstein distance; `w1_relative` that over the mean distance of a language vector from an ID,
-    which does not change with their scale; `info_nce` what IDs pay to find their own text among those, in nats.
+    which does not change with their scale; `info_nce` what IDs pay to find their own text among those, in nats;
+    `marginal_error` how far this transport's plan between them is from its row sums, where it has one.
     """
     if not len(ids):
         return {}
     some = torch.linspace(0, len(ids) - 1, min(len(ids), _ROWS_MEASURED), device=ids.device).long()
     language, ids = language[some].float(), ids[some].float()
-    distance = assignment_w1(language, ids)
-    return {
+    distance, error = assignment_w1(language, ids), transport.marginal_error(language, ids)
+    return ({} if error is None else {"marginal_error": error}) | {
         "w1": distance,
         "w1_relative": distance / max(float(euclidean_costs(language, ids).mean()), 1e-12),
         "info_nce": float(info_nce(ids, language, language, temperature)) / len(some),

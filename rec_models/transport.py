@@ -247,7 +247,14 @@ def relative_epsilon(cost: Tensor, share: float) -> Tensor:
 
 
 def sinkhorn_divergence(
-    a: Tensor, b: Tensor, share: float, *, iterations: int = 100, tolerance: float | None = None
+    a: Tensor,
+    b: Tensor,
+    share: float,
+    *,
+    iterations: int = 100,
+    tolerance: float | None = None,
+    scaling: float | None = None,
+    gradient: PlanGradient = "detached",
 ) -> Tensor:
     """(...) how far apart two clouds of points are: 0 where they are equal, in units of distance.
 
@@ -258,6 +265,7 @@ def sinkhorn_divergence(
         a: (..., n, width) points of equal weight.
         b: (..., m, width) likewise.
         share: ε as a share of the median distance between the two.
+        iterations, tolerance, scaling, gradient: as `sinkhorn`'s.
 
     Source: Feydy et al. 2019, equation 3, with the unsquared Euclidean distance for a cost.
     Deviations: none.
@@ -265,7 +273,9 @@ def sinkhorn_divergence(
     cross = euclidean_costs(a, b)
     epsilon = relative_epsilon(cross, share)
     across, within_a, within_b = (
-        sinkhorn(cost, epsilon, iterations=iterations, tolerance=tolerance).regularised
+        sinkhorn(
+            cost, epsilon, iterations=iterations, tolerance=tolerance, scaling=scaling, gradient=gradient
+        ).regularised
         for cost in (cross, euclidean_costs(a, a), euclidean_costs(b, b))
     )
     return across - (within_a + within_b) / 2

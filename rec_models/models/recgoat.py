@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import combinations
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from rec_models.adaptive_transport import EntropicSettings, TransportForm, gaps, transport_of
+from rec_models.adaptive_transport import EntropicSettings, TransportForm, Untransported, gaps, transport_of
 from rec_models.attention import (
     AttentionStack,
     Neighbourhood,
@@ -57,8 +57,8 @@ class RecGOATConfig(GraphConfig):
     Attributes:
         profile: `paper` does what the abstract promises; `official_code` sets every option below that the released
             code decides otherwise, except those that are set beside it.
-        modalities: `profiles` is the bundle's matrix `items` (and `users`); any other name m is `items_m` (and
-            `users_m`, where there is one). None at all leaves IDs alone.
+        modalities: `profiles` is the bundle's matrix `items` (and `users`); any other m is `items_m` (and `users_m`, if
+            there is one). None at all leaves IDs alone.
         interaction_graph: `lightgcn`, whose layers are smoothed without weights, or `attention` in each layer.
         scoring: items are scored as the `product` of fused vectors and users; or fused vectors first pass a
             normalisation of the layer and dropout and become of `unit` length, as in the released code.
@@ -72,20 +72,20 @@ class RecGOATConfig(GraphConfig):
         dropout: of attention and of fused vectors.
         user_init: users enter the graph as an embedding, with their mapped texts added to it, or as those alone.
         user_graph: which neighbours users hear: of similar `profiles`, of `interactions` in common, `both` or `none`.
-        user_fuse: what they hear is added to what the interaction graph says, or passes a gate first.
+        user_fuse: what they hear is added to what the interaction graph says, or gated first.
         cmcl_weight: of the contrast; 0 leaves it out.
         cmcl_share: of pairs of modalities in the contrast; the rest is between users and the items they took (ρ).
         cmcl_pairs: of a batch that the contrast looks at.
         cmcl_sign: 1 draws modalities of an item together; -1 is the released code, which drives them apart.
         temperature: of the contrast (τ).
         mask_duplicates: an item that is in a batch twice is no negative of itself.
-        oat: transport between items (`sample`), between dimensions (`feature`), the released code's (`released`), or
-            none.
+        oat: transport between items (`sample`), dimensions (`feature`), the released code's (`released`), or none.
         oat_weight: of the transport's cost in the loss (η).
         oat_epsilon: of the entropy, as a share of the median cost (ε).
         oat_items: of a batch that transport looks at.
         oat_iterations: Sinkhorn updates.
-        oat_gradient: through the `feature` form's costs alone (`detached` plan) or through its iterations (`unrolled`).
+        oat_scaling: factor by which ε falls to its value from the largest cost, for small ε; None begins at it.
+        oat_gradient: of the cost with the plan held constant (`detached`), or through the iterations (`unrolled`).
         oat_moves_ids: the `sample` form's cost draws IDs to language too, not only language to IDs.
         fusion: weights of the vectors that are summed, `free` or through a `softmax`; or a linear map of their
             concatenation or of their plain sum.
@@ -128,6 +128,7 @@ class RecGOATConfig(GraphConfig):
     oat_epsilon: float = Field(default=0.05, gt=0)
     oat_items: int = Field(default=128, ge=2)
     oat_iterations: int = Field(default=30, ge=1)
+    oat_scaling: float | None = Field(default=None, gt=0, lt=1)
     oat_gradient: PlanGradient = "detached"
     oat_moves_ids: bool = False
     fusion: FusionForm = "free"
@@ -278,9 +279,8 @@ class RecGOAT(GraphRecommender):
         for name, (items, _) in texts.items():
             found = alike(items, config, inputs.derived) if config.attention_layers else None
             self.encoders[name] = TextAttention(items, found, config.dim, *stack)
-        settings = EntropicSettings(
-            config.oat_epsilon, config.oat_iterations, config.oat_gradient, config.oat_moves_ids
-        )
+        how = config.oat_gradient, config.oat_moves_ids, config.oat_scaling
+        settings = EntropicSettings(config.oat_epsilon, config.oat_iterations, *how)
         self.transports = nn.ModuleDict({name: transport_of(config.oat, config.dim, settings) for name in texts})
         self.fusion = ModalityFusion(
             config.fusion, config.first_weights(), config.dim, config.dropout, normalised=config.scoring == "unit"
@@ -304,8 +304,7 @@ class RecGOAT(GraphRecommender):
     def _said(self, languages: dict[str, Tensor]) -> Tensor:
         """(n_items, dim) mean of an item's modalities, 0 where it has none."""
         has = torch.stack([self.encoders[name].get_buffer("present") for name in languages])[:, :, None]
-        said = torch.stack(list(languages.values())) * has
-        return said.sum(0) / has.sum(0).clamp_min(1)
+        return (torch.stack(list(languages.values())) * has).sum(0) / has.sum(0).clamp_min(1)
 
     def fused(self, heard: Heard, some: Tensor | None = None, rng: torch.Generator | None = None) -> Fused:
         """All items, or `some` (int64, each once) in training, with the cost of transport among `oat_items` of them."""
@@ -395,6 +394,7 @@ class RecGOAT(GraphRecommender):
         found, means = self.fused(self.heard()), {}
         for name, vectors in found.languages.items():
             has = found.present[name]
-            apart = gaps(vectors[has], found.ids[has], self.config.temperature)
+            transport = cast(Untransported, self.transports[name])
+            apart = gaps(vectors[has], found.ids[has], self.config.temperature, transport)
             means |= {f"{what}_{name}": value for what, value in apart.items()}
         return means

@@ -72,6 +72,8 @@ ABLATIONS = {
     "injected by addition": {"cmcl_weight": 0, "oat": "none", "attention_layers": 0, "fusion": "sum"},
     "IDs alone": {"modalities": (), "user_graph": "none", "cmcl_weight": 0},
     "one modality alone": {"modalities": ("tags",), "ids": False, "cmcl_weight": 0, "oat": "none"},
+    "unrolled": {"oat_gradient": "unrolled"},
+    "scaled": {"oat_scaling": 0.5, "oat_epsilon": 0.01},
     "features transported": {"oat": "feature"},
     "features, unrolled": {"oat": "feature", "oat_gradient": "unrolled"},
     "softmax": {"fusion": "softmax"},

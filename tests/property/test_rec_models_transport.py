@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rec_models.adaptive_transport import EntropicSettings
 from rec_models.transport import (
     assignment_w1,
     barycentric,
@@ -199,6 +200,25 @@ def test_unrolled_gradients_are_those_of_finite_differences(rng, shape):
     assert float(slope) == pytest.approx(float(difference), rel=1e-6)
     detached = sinkhorn(cost, 0.3, iterations=10)
     torch.testing.assert_close(sinkhorn(cost, 0.3, iterations=10, gradient="unrolled").plan, detached.plan)
+
+
+def test_a_divergence_has_one_gradient_whether_its_plan_is_held_or_unrolled_and_scaling_leaves_it(rng):
+    """Once iterations have converged, by the envelope theorem."""
+    a, b, slopes = cloud(rng, 12), cloud(rng, 15), []
+    for how in ({}, {"gradient": "unrolled"}, {"scaling": 0.5}):
+        points = a.clone().requires_grad_()
+        sinkhorn_divergence(points, b, 0.2, iterations=400, **how).backward()
+        slopes.append(points.grad)
+    for slope in slopes[1:]:
+        torch.testing.assert_close(slope, slopes[0], atol=1e-7, rtol=1e-5)
+
+
+def test_scaling_brings_small_epsilon_to_its_marginals(rng):
+    cost = euclidean_costs(cloud(rng, 40), cloud(rng, 40))
+    at_once, stepwise = (
+        float(EntropicSettings(0.01, 30, "detached", scaling=each).plan(cost).marginal_error) for each in (None, 0.5)
+    )
+    assert stepwise < 0.5 * at_once
 
 
 def test_gradients_of_a_cloud_against_itself_are_finite(rng):
