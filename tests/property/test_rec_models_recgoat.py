@@ -272,7 +272,10 @@ def test_transport_of_items_is_zero_between_equal_clouds_and_blind_to_their_orde
     assert torch.equal(moved, ids[order])
     assert cost.item() == pytest.approx(0, abs=1e-4)
     other = torch.randn(300, DIM) + 1
-    costs = [float(sample(other[each], ids, torch.arange(300), costed=True)[1]) for each in (order, torch.arange(300))]
+    costs = [
+        float(sample(other[each], ids, torch.arange(300), costed=True)[1].detach())
+        for each in (order, torch.arange(300))
+    ]
     assert costs[0] == pytest.approx(costs[1], rel=1e-4) and costs[0] > 0.5
 
 
