@@ -253,7 +253,7 @@ def _convergence(workspace: Workspace, found: Compared, reference: str) -> Study
 
 def _collapse(workspace: Workspace, found: Compared, reference: str) -> Study:
     from flows.errors import SettingSyntaxError
-    from flows.report.charts import Line, line_chart
+    from flows.report.charts import collapse_chart
     from flows.steps.collapse import CURVES, SHOWN, collapses
 
     models = collapses(workspace.warehouse, found.plan)
@@ -263,14 +263,7 @@ def _collapse(workspace: Workspace, found: Compared, reference: str) -> Study:
     rows: list[dict[str, Any]] = [{"model": model.model, "epoch": None} | dict(model.test) for model in models]
     rows += [{"model": model.model} | dict(epoch) for model in models for epoch in model.epochs]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    charts: list[Chart | None] = []
-    for curve in CURVES:
-        lines = [
-            Line(model.model, tuple((epoch["epoch"], epoch[curve]) for epoch in model.epochs if curve in epoch))
-            for model in models
-        ]
-        drawn = [line for line in lines if len(line.points) > 1]
-        charts.append(line_chart(drawn, f"validation {curve} by epoch", "epoch", "at epoch {:.0f}") if drawn else None)
+    charts: list[Chart | None] = [collapse_chart(models, curve) for curve in CURVES]
     rows = [{name: row.get(name) for name in names} for row in rows]
     caption = "of the tested ratings, means over seeds; curves are of seed 0; shares of the bins are in the .csv"
     return Study("the distribution of predicted ratings", ("model", *SHOWN.values()), table, rows, charts, caption)

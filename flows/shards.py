@@ -31,7 +31,13 @@ def run_shards(engine: EngineSettings, step: Callable[..., str], parts: Sequence
         yield from (step(*part) for part in parts)
         return
     from prefect import flow, task
-    from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, temporary_settings
+    from prefect.client.orchestration import get_client
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_SERVER_ANALYTICS_ENABLED,
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+        temporary_settings,
+    )
 
     shard = task(name=step.__name__, retries=RETRIES, persist_result=False)(step)
 
@@ -39,8 +45,18 @@ def run_shards(engine: EngineSettings, step: Callable[..., str], parts: Sequence
     def shards() -> list[str]:
         return [future.result() for future in [shard.submit(*part) for part in parts]]
 
-    # a server that Prefect starts for this run alone gets 20 s unless told otherwise, too few on a busy machine
-    with temporary_settings(set_defaults={PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: SERVER_STARTS_WITHIN_S}):
+    # a server that Prefect starts for this run alone gets 20 s unless told otherwise, too few on a busy machine, and
+    # would tell its makers of it
+    alone: dict[Any, object] = {
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: SERVER_STARTS_WITHIN_S,
+        PREFECT_SERVER_ANALYTICS_ENABLED: False,
+    }
+    with (
+        temporary_settings(set_defaults=alone),
+        get_client(sync_client=True) as client,
+        # workers that are told of no server would each start one of their own
+        temporary_settings(set_defaults={PREFECT_API_URL: str(client.api_url)}),
+    ):
         names = shards()
     yield from names
 

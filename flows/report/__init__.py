@@ -1,5 +1,6 @@
 """One self-contained HTML page per run: frozen values in, a string out, no network, one script that draws the map."""
 
+from flows.report.analysed import Collapse, PosteriorSpread
 from flows.report.content import (
     CatalogueFacts,
     CohortMap,
@@ -33,6 +34,7 @@ from flows.report.page import figure, render
 __all__ = [
     "CatalogueFacts",
     "CohortMap",
+    "Collapse",
     "CostFacts",
     "CostRow",
     "Difference",
@@ -45,6 +47,7 @@ __all__ = [
     "MapPoint",
     "MaskDrift",
     "ModelResult",
+    "PosteriorSpread",
     "ProfileExample",
     "ProfileFacts",
     "QuarantineRow",

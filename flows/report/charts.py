@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from flows.report.analysed import Collapse
 from flows.report.content import (
     ACTIVE,
     CohortMap,
@@ -368,6 +369,13 @@ def sharing_chart(curves: Sequence[SharingCurve]) -> CurveChart | None:
     """Latent distance by distance in rows."""
     lines = [Line(curve.model, curve.points) for curve in curves]
     return line_chart(lines, "latent distance by items that differ", "items that one of two users has", "at {:.0f}")
+
+
+def collapse_chart(collapses: Sequence[Collapse], figure: str) -> CurveChart | None:
+    """A figure of the predicted ratings by validation pass, of the models that tell it more than once."""
+    told = {one.model: tuple((row["epoch"], row[figure]) for row in one.epochs if figure in row) for one in collapses}
+    lines = [Line(model, points) for model, points in told.items() if len(points) > 1]
+    return line_chart(lines, f"validation {figure} by epoch", "epoch", "at epoch {:.0f}")
 
 
 def map_chart(cohorts: CohortMap) -> MapChart | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Literal
 
+from flows.report.analysed import Collapse, PosteriorSpread
 from flows.report.interests import UserFactors
 
 Role = Literal["model", "base", "baseline", "control"]
@@ -369,9 +370,12 @@ class ReportContent:
     """Of the models whose latent was looked at by `semalign analyse latent`."""
     sweeps: tuple[Sweep, ...] = ()
     masks: tuple[MaskDrift, ...] = ()
-    """Of the models that `semalign analyse masks` looked at; so with the next two and their commands."""
+    """Of the models that `semalign analyse masks` looked at; so with the next three and their commands."""
     sharing: tuple[SharingCurve, ...] = ()
     cohorts: tuple[CohortMap, ...] = ()
+    spreads: tuple[PosteriorSpread, ...] = ()
+    collapses: tuple[Collapse, ...] = ()
+    """Of the models that predict ratings."""
     stages: tuple[StageFacts, ...] = ()
     cost: CostFacts = CostFacts()
     cost_rows: tuple[CostRow, ...] = ()

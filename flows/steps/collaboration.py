@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flows.report.analysed import PosteriorSpread
 from flows.report.content import CohortMap, MaskDrift, SharingCurve
 from flows.settings import digest
 from flows.steps.train import PlannedModel, TrainingPlan
@@ -173,21 +174,30 @@ def cohort_map(label: str, found: Arrays, counts: Sequence[int]) -> CohortMap | 
     return CohortMap(label, names, tuple(spots), float(found["purity"].mean()))
 
 
+def posterior_spread(label: str, seeds: Sequence[Arrays]) -> PosteriorSpread:
+    """Means over seeds of `spread_row`."""
+    rows = [spread_row(label, seed, found) for seed, found in enumerate(seeds)]
+    names = ("w1_low", "w1_high", "kl", "information", "kl_aggregate", "active")
+    means = {name: float(np.mean([row[name] for row in rows])) for name in names}
+    return PosteriorSpread(label, **means, latent_dim=rows[0]["latent_dim"])
+
+
 def reported(
     warehouse: Warehouse, plan: TrainingPlan
-) -> tuple[tuple[MaskDrift, ...], tuple[SharingCurve, ...], tuple[CohortMap, ...]]:
+) -> tuple[tuple[MaskDrift, ...], tuple[SharingCurve, ...], tuple[CohortMap, ...], tuple[PosteriorSpread, ...]]:
     """What the report tells of the models that were looked at; a map of the first seed alone."""
     masks = [mask_drift(label, seeds, MASKS) for label, seeds in looked_at_before(warehouse, plan, "masks").items()]
     curves = [sharing_curve(label, seeds) for label, seeds in looked_at_before(warehouse, plan, "sharing").items()]
     maps = [
         cohort_map(label, seeds[0], COUNTS) for label, seeds in looked_at_before(warehouse, plan, "cohorts").items()
     ]
-    return tuple(masks), tuple(curves), tuple(found for found in maps if found is not None)
+    spreads = [posterior_spread(label, seeds) for label, seeds in looked_at_before(warehouse, plan, "spread").items()]
+    return tuple(masks), tuple(curves), tuple(found for found in maps if found is not None), tuple(spreads)
 
 
 def reported_labels(warehouse: Warehouse, plan: TrainingPlan) -> list[list[str]]:
     """The models that `reported` speaks of, kind by kind."""
-    return [list(looked_at_before(warehouse, plan, kind)) for kind in ("masks", "sharing", "cohorts")]
+    return [list(looked_at_before(warehouse, plan, kind)) for kind in ("masks", "sharing", "cohorts", "spread")]
 
 
 def _stored(path: Path) -> Arrays:

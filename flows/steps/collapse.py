@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flows.steps.train import TrainingPlan
 from flows.steps.verified import verified_metrics
 
 if TYPE_CHECKING:
+    from flows.report import Collapse
     from warehouse import Warehouse
 
 # What a table shows of a trained model, and what it calls it.
@@ -30,22 +29,10 @@ CURVES = ("rating_kl", "rating_least_bin", "critic_gap", "critic_slope")
 _BY_EPOCH = ("rated_is_", "unrated_is_", *CURVES)
 
 
-@dataclass(frozen=True)
-class Collapse:
-    """One model that predicts ratings.
-
-    Attributes:
-        test: figure of the tested ratings -> mean over seeds.
-        epochs: the first seed's validation passes: `epoch`, shares of the bins, and what else is drawn.
-    """
-
-    model: str
-    test: Mapping[str, float]
-    epochs: tuple[Mapping[str, float], ...]
-
-
 def collapses(warehouse: Warehouse, plan: TrainingPlan) -> list[Collapse]:
     """Of every model of the plan that predicts ratings."""
+    from flows.report import Collapse
+
     found = []
     for label in plan.labels():
         metrics = [

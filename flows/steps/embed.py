@@ -6,8 +6,10 @@ a server was paid for is in the ledger the moment it comes.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,11 +30,15 @@ from flows.vector_sources import VECTORS, VectorFiles
 from flows.workspace import Workspace
 
 if TYPE_CHECKING:
-    from providers import EncoderConfig
+    from providers import Encoder, EncoderConfig
     from warehouse import Snapshot, SnapshotBuilder, VectorShards
 
 VERSION = 1
 SHARD_TEXTS = 1_024
+
+# The encoder of a worker's shards so far, at most one.
+_OPEN: list[tuple[EncoderConfig, Encoder]] = []
+_OPENING = threading.Lock()
 
 # hash of a text → (code, detail): why there is no vector of it
 Refused = dict[bytes, tuple[str, str]]
@@ -185,8 +191,16 @@ def _encode_elsewhere(workspace: Workspace, config: EncoderConfig, due: DueVecto
 
 def encode_shard(shards: VectorShards, config: EncoderConfig, hashes: np.ndarray, texts: Sequence[str]) -> str:
     """Name of the shard that holds the vectors of these texts, on disk whole; runs wherever the root is seen."""
-    with config.open() as encoder:  # pyright: ignore[reportCallIssue]  # one that needs the ledger is not sharded
-        return shards.add(hashes, encoder.encode(list(texts)))
+    return shards.add(hashes, _opened(config).encode(list(texts)))
+
+
+def _opened(config: EncoderConfig) -> Encoder:
+    """An encoder that stays open until this process ends: a worker is given one shard after another."""
+    with _OPENING:
+        if not _OPEN or _OPEN[0][0] != config:
+            # one that needs the ledger is not sharded
+            _OPEN[:] = [(config, ExitStack().enter_context(config.open()))]  # pyright: ignore[reportCallIssue]
+        return _OPEN[0][1]
 
 
 def _write(builder: SnapshotBuilder, table: str, rows: Mapping[str, Any], index: VectorIndex) -> None:

@@ -14,6 +14,7 @@ from flows.errors import NothingPublishedError
 from flows.settings import Settings, digest
 from flows.steps import collaboration
 from flows.steps.bundle import entity_ids, semantic_matrix
+from flows.steps.collapse import collapses
 from flows.steps.costs import cost_rows
 from flows.steps.filters import left_out_words
 from flows.steps.item_map import item_map
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     )
     from warehouse import Snapshot, Warehouse
 
-VERSION = 5
+VERSION = 6
 N_RECOMMENDED = 8
 N_HISTORY = 8
 N_SIMILAR = 3
@@ -96,7 +97,8 @@ def report_content(warehouse: Warehouse, snapshot: Snapshot, settings: Settings)
         name: ingest[name] for name in ("n_users", "n_items", "n_interactions", "n_train", "n_valid", "n_test", "split")
     }
     results = tuple(_model_results(warehouse, said))
-    masks, sharing, cohorts = collaboration.reported(warehouse, _planned(snapshot))
+    planned = _planned(snapshot)
+    masks, sharing, cohorts, spreads = collaboration.reported(warehouse, planned)
     return ReportContent(
         run=_run_facts(snapshot, settings),
         catalogue=CatalogueFacts(
@@ -120,6 +122,8 @@ def report_content(warehouse: Warehouse, snapshot: Snapshot, settings: Settings)
         masks=masks,
         sharing=sharing,
         cohorts=cohorts,
+        spreads=spreads,
+        collapses=tuple(collapses(warehouse, planned)),
         sweeps=tuple(_sweeps(results, said["evaluate"])),
         stages=tuple(_stage_facts(said)),
         cost=_cost_facts(said),

@@ -101,14 +101,14 @@ def test_masks_move_a_model_with_alignment_less_and_the_report_shows_it(folder, 
     assert free["model"] == "mult_vae" and aligned["model"].startswith("pia@") and free["users"] == 24
     assert aligned["variance"] < free["variance"] and aligned["drift"] < free["drift"]
     assert free["variance_share"] == pytest.approx(free["variance"] / free["between"])
-    for name in ("masks", "sharing", "cohorts"):
+    for name in ("masks", "sharing", "cohorts", "spread"):
         assert cli.run(["analyse", name, "--models", "mult_vae", "--seeds", "1"]) == 0
     capsys.readouterr()
     words = ("--set", 'evaluation.baselines=["popularity"]')
     assert cli.run(["run", *words, "--json"]) == 0
     page = Path(json.loads(capsys.readouterr().out)["report"]).read_text(encoding="utf-8")
     assert "What masks move" in page and "How users share the latent" in page
-    assert "Users of few and of many items" in page
+    assert "Users of few and of many items" in page and "How far posteriors spread" in page
     assert cli.run(["analyse", "masks", "--models", "popularity"]) == 2
     assert "popularity has no latent" in capsys.readouterr().err
     assert cli.run(["verify", "--full"]) == 0

@@ -54,7 +54,10 @@ def test_the_three_lines_of_the_page_train_evaluate_and_recommend(folder, capsys
         "evaluation.baselines=['item_mean']",
     )
     assert cli.run(["run", "--json", *(word for setting in quick for word in ("--set", setting))]) == 0
-    assert json.loads(capsys.readouterr().out)["metrics"].keys() == {"dgrm", "item_mean"}
+    told = json.loads(capsys.readouterr().out)
+    assert told["metrics"].keys() == {"dgrm", "item_mean"}
+    page = Path(told["report"]).read_text(encoding="utf-8")
+    assert 'href="#ratings"' in page and "validation rating_kl by epoch" in page and "True deviation" in page
     assert cli.run(["sql", "SELECT count(DISTINCT user_id) AS n FROM recommendations", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == [{"n": N_USERS}]
 

@@ -11,12 +11,14 @@ import pytest
 
 from flows.report import (
     CatalogueFacts,
+    Collapse,
     CostFacts,
     CostRow,
     Difference,
     Epoch,
     Interval,
     ModelResult,
+    PosteriorSpread,
     ProfileExample,
     ProfileFacts,
     QuarantineRow,
@@ -120,6 +122,20 @@ def test_every_link_leads_to_a_section_and_every_chart_is_described() -> None:
     ids = {found["id"] for _, found in page.tags if "id" in found}
     assert {(found["href"] or "")[1:] for tag, found in page.tags if tag == "a"} <= ids
     assert all(found.get("aria-label") for tag, found in page.tags if tag == "svg")
+
+
+def test_ratings_and_posteriors_have_their_tables_and_models_that_tell_no_epochs_no_curve() -> None:
+    epochs = tuple({"epoch": float(epoch), "rating_kl": 1 / (1 + epoch)} for epoch in range(3))
+    spread = PosteriorSpread("pia", 1.25, 2.5, 30.0, 20.0, 10.0, 63.5, 64)
+    told = content(collapses=(Collapse("dgrm", {"rating_kl": 0.209, "rating_bins": 4.6}, epochs),), spreads=(spread,))
+    page = Elements(render(told))
+    assert "dgrm–0.2094.6" in re.sub(r"\s", "", page.text) and "pia1.252.5030.0020.0010.0063.5of64" in re.sub(
+        r"\s", "", page.text
+    )
+    assert any("rating_kl" in (found.get("aria-label") or "") for tag, found in page.tags if tag == "svg")
+    silent = render(content(collapses=(Collapse("item_mean", {"rating_kl": 3.3}, ()),)))
+    assert "Predicted ratings" in silent and "rating_kl by epoch" not in silent
+    assert "Predicted ratings" not in render(content()) and "How far posteriors spread" not in render(content())
 
 
 def test_the_summary_names_the_source_of_the_profiles_and_the_gain_with_its_interval() -> None:
