@@ -61,7 +61,8 @@ def test_how_far_texts_lie_from_ids_stands_beside_the_row(folder, capsys):
     passes = [row for row in metrics["history"] if "w1_profiles" in row]
     [best] = (row for row in passes if row["epoch"] == metrics["best_epoch"])
     assert popularity["diagnostics"] == {}
-    assert recgoat["diagnostics"].keys() == {"w1_profiles", "w1_relative_profiles", "info_nce_profiles"}
+    told = {"w1_profiles", "w1_relative_profiles", "info_nce_profiles", "marginal_error_profiles"}
+    assert recgoat["diagnostics"].keys() == told
     for name, ends in recgoat["diagnostics"].items():
         assert ends == [passes[0][name], best[name]]
     assert cli.run(words) == 0
