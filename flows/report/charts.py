@@ -90,6 +90,7 @@ class CurveChart:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     curves: tuple[Curve, ...]
+    marked: str = "highest"
     narrow: bool = False
     """Whether it is drawn for a phone; see `flows.report.narrow`."""
 
@@ -186,20 +187,19 @@ def curve_chart(models: Sequence[ModelResult], by: Literal["epoch", "second"] = 
         )
         if points:
             lines.append(Line(model.label, points))
-    label = "epoch" if by == "epoch" else "seconds of training"
-    return line_chart(
-        lines, f"Validation recall by {by}", label, "at epoch {:.0f}" if by == "epoch" else "after {:.1f} s"
-    )
+    words = ("epoch", "at epoch {:.0f}") if by == "epoch" else ("seconds of training", "after {:.1f} s")
+    return line_chart(lines, f"Validation recall by {by}", *words)
 
 
 def line_chart(
-    lines: Sequence[Line], title: str, x_label: str, best_at: str, from_zero: bool = True
+    lines: Sequence[Line], title: str, x_label: str, best_at: str, from_zero: bool = True, marked: str = "highest"
 ) -> CurveChart | None:
     """Lines on common axes, or None where there is nothing to draw.
 
     Args:
-        best_at: how the place of the highest point is told, with one `{}` for it.
+        best_at: how the place of the marked point is told, with one `{}` for it.
         from_zero: whether the horizontal axis begins at 0, as time does.
+        marked: the `highest` or the `lowest` point of each line.
     """
     if not lines:
         return None
@@ -219,7 +219,7 @@ def line_chart(
 
     curves = []
     for series, line in enumerate(lines, start=1):
-        best_place, best = max(line.points, key=lambda point: point[1])
+        best_place, best = (max if marked == "highest" else min)(line.points, key=lambda point: point[1])
         points = tuple((x_of(x), y_of(y)) for x, y in line.points)
         end_place, end = line.points[-1]
         level = len(points) > 1 and len({y for _, y in points}) == 1
@@ -234,7 +234,7 @@ def line_chart(
         title, x_label, WIDTH, 330.0, left, right, top, bottom,
         tuple(Tick(x_of(value), _label(value)) for value in x_values),
         tuple(Tick(y_of(value), _label(value)) for value in y_values),
-        tuple(_apart(curves)),
+        tuple(_apart(curves)), marked,
     )  # fmt: skip
 
 
@@ -375,7 +375,8 @@ def collapse_chart(collapses: Sequence[Collapse], figure: str) -> CurveChart | N
     """A figure of the predicted ratings by validation pass, of the models that tell it more than once."""
     told = {one.model: tuple((row["epoch"], row[figure]) for row in one.epochs if figure in row) for one in collapses}
     lines = [Line(model, points) for model, points in told.items() if len(points) > 1]
-    return line_chart(lines, f"validation {figure} by epoch", "epoch", "at epoch {:.0f}")
+    marked = "lowest" if figure == "rating_kl" else "highest"
+    return line_chart(lines, f"validation {figure} by epoch", "epoch", "at epoch {:.0f}", marked=marked)
 
 
 def map_chart(cohorts: CohortMap) -> MapChart | None:

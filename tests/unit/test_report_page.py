@@ -132,7 +132,8 @@ def test_ratings_and_posteriors_have_their_tables_and_models_that_tell_no_epochs
     assert "dgrm–0.2094.6" in re.sub(r"\s", "", page.text) and "pia1.252.5030.0020.0010.0063.5of64" in re.sub(
         r"\s", "", page.text
     )
-    assert any("rating_kl" in (found.get("aria-label") or "") for tag, found in page.tags if tag == "svg")
+    described = [found.get("aria-label") or "" for tag, found in page.tags if tag == "svg"]
+    assert any("rating_kl by epoch: dgrm lowest 0.3333 at epoch 2" in words for words in described)
     silent = render(content(collapses=(Collapse("item_mean", {"rating_kl": 3.3}, ()),)))
     assert "Predicted ratings" in silent and "rating_kl by epoch" not in silent
     assert "Predicted ratings" not in render(content()) and "How far posteriors spread" not in render(content())
