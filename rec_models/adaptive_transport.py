@@ -100,9 +100,10 @@ class SampleTransport(Untransported):
         with torch.autocast(moved.device.type, enabled=False):
             targets = ids[among] if self.settings.moves_ids else ids[among].detach()
             clouds = moved[among].float(), targets.float()
-            epsilon, iterations, gradient, _, scaling = self.settings
-            how = {"iterations": iterations, "scaling": scaling}
-            return moved, sinkhorn_divergence(*clouds, epsilon, gradient=gradient, **how)
+            how = self.settings
+            return moved, sinkhorn_divergence(
+                *clouds, how.epsilon, iterations=how.iterations, scaling=how.scaling, gradient=how.gradient
+            )
 
     @torch.no_grad()
     def marginal_error(self, moved: Tensor, ids: Tensor) -> float:

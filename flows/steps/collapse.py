@@ -35,10 +35,10 @@ def collapses(warehouse: Warehouse, plan: TrainingPlan) -> list[Collapse]:
 
     found = []
     for label in plan.labels():
-        metrics = [
-            verified_metrics(warehouse.inside("models", model.model_id), model.model_id)
-            for model in plan.seeds_of(label)
-        ]
+        seeds = plan.seeds_of(label)
+        if not seeds[0].rated:  # it predicts none, and to verify a checkpoint is to hash it
+            continue
+        metrics = [verified_metrics(warehouse.inside("models", model.model_id), model.model_id) for model in seeds]
         if "rating_kl" in metrics[0]["test"]:
             names = [name for name in SHOWN if name in metrics[0]["test"]]
             means = {name: sum(told["test"][name] for told in metrics) / len(metrics) for name in names}

@@ -35,9 +35,9 @@ class PIA(GradientRecommender):
     """PIA around any model that decodes a draw from a diagonal posterior.
 
     Source: PIA, equations 8-10 and algorithm 1; spelled out from a copy whose symbols were lost.
-    Deviations: the weight begins at 0.2, where the authors' read-me has 8; it is scaled
-    by `growth` after `plateau` validation passes without a new best, the count begins anew then, and it stays below
-    `max_growth` times the first; the paper says neither. Anchors step with the model's learning rate and no decay.
+    Deviations: the weight begins at 0.2, where the authors' read-me has 8; it is scaled by `growth` after `plateau`
+    validation passes without a new best, the count begins anew then, and it stays below `max_growth` times the first;
+    the paper says neither. Anchors step with the model's learning rate and no decay.
     """
 
     weight: Tensor

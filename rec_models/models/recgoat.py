@@ -279,8 +279,7 @@ class RecGOAT(GraphRecommender):
         for name, (items, _) in texts.items():
             found = alike(items, config, inputs.derived) if config.attention_layers else None
             self.encoders[name] = TextAttention(items, found, config.dim, *stack)
-        how = config.oat_gradient, config.oat_moves_ids, config.oat_scaling
-        settings = EntropicSettings(config.oat_epsilon, config.oat_iterations, *how)
+        settings = EntropicSettings(**{name: getattr(config, f"oat_{name}") for name in EntropicSettings._fields})
         self.transports = nn.ModuleDict({name: transport_of(config.oat, config.dim, settings) for name in texts})
         self.fusion = ModalityFusion(
             config.fusion, config.first_weights(), config.dim, config.dropout, normalised=config.scoring == "unit"
